@@ -1,0 +1,1 @@
+"""Cloister: exactly the private services that policy allows, and nothing else."""

@@ -1,0 +1,26 @@
+"""Requests for access: who asked for what and why, and who answered."""
+
+import dataclasses
+
+from sqlalchemy import Connection, delete, insert, select
+
+from cloister.store import tables
+from cloister.store.service import Change
+from cloister.store.types import AccessRequest
+
+_TABLE = tables.access_requests
+
+
+def list_requests(connection: Connection) -> list[AccessRequest]:
+    return [AccessRequest(**row._asdict()) for row in connection.execute(select(_TABLE))]
+
+
+def put_request(change: Change, request: AccessRequest) -> None:
+    change.connection.execute(insert(_TABLE).prefix_with("OR REPLACE").values(**dataclasses.asdict(request)))
+
+
+def drop_requests(connection: Connection, ended_before: int) -> list[str]:
+    """Forget those that ended before this instant; their ids. The audit keeps what was asked and answered."""
+    ids = list(connection.execute(select(_TABLE.c.id).where(_TABLE.c.until < ended_before)).scalars())
+    connection.execute(delete(_TABLE).where(_TABLE.c.until < ended_before))
+    return ids
