@@ -1,0 +1,94 @@
+"""From a row to steps: what is done follows from the keys alone."""
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exam import situation
+from exam.rows import read_folder, read_row
+from exam.situation import FULL_RIGHTS, NotUnderstood, plan
+
+NIST = Path(__file__).parents[2] / "data" / "nist-1800-35d"
+
+
+def deeds(**fields: Any) -> list[str]:
+    return [f"{step.party} {step.deed}" if step.party != "subject" else step.deed for step in plan_of(**fields).steps]
+
+
+def plan_of(**fields: Any) -> situation.Plan:
+    return plan(read_row({"demo_id": "X-1.1 a", "scenario": "X-1", "outcome": "allow", **fields}))
+
+
+def test_every_row_that_applies_has_a_plan() -> None:
+    for row in read_folder(NIST):
+        if row.applies:
+            made = plan(row)
+            assert made.expected
+            assert all(asker.rights in FULL_RIGHTS for asker in made.askers.values())
+
+
+def test_a_row_gets_the_same_plan_under_any_other_name() -> None:
+    """No row is known by its id: the driver has no answers of its own."""
+    for row in read_folder(NIST):
+        if row.applies:
+            fields = {**row.inputs, "scenario": "X-1", "scenario_title": row.title, "desired_outcome": row.desired.get("subject")}
+            printed = {f"desired_outcome_{party}": row.desired.get(party) for party in ("real", "hostile")}
+            renamed = read_row({"demo_id": "X-9.9 z", **fields, **printed})
+            assert plan(renamed) == plan(row)
+    assert "demo_id" not in inspect.getsource(situation)
+
+
+def test_a_sign_in_that_just_happened_is_made_anew_and_one_of_before_is_kept() -> None:
+    assert deeds(auth_user="A+") == ["sign_in"]
+    assert deeds(auth_user="A") == ["be_signed_in"]
+    assert deeds(auth_user="A-", outcome="deny") == ["sign_in_badly"]
+
+
+def test_signing_in_again_follows_the_end_of_what_was_signed_in() -> None:
+    assert deeds(auth_user="RA+") == ["be_signed_in", "require_sign_in", "sign_in"]
+    assert deeds(auth_user="RA-", outcome="deny") == ["be_signed_in", "require_sign_in", "sign_in_badly"]
+
+
+def test_during_a_session_the_flow_stands_before_the_state_changes() -> None:
+    assert deeds(scenario="F-4", endpoint_compliant=False, outcome="terminate") == ["be_signed_in", "hold", "lose_compliance"]
+    assert deeds(outcome="terminate", auth_user="RA-") == ["be_signed_in", "hold", "require_sign_in", "sign_in_badly"]
+    assert deeds(outcome="keep", auth_endpoint="RA+") == ["be_signed_in", "hold"]
+    assert deeds(outcome="terminate", auth_resource="RA-") == ["be_signed_in", "hold", "resource_fails"]
+
+
+def test_the_newcomer_is_seen_only_while_the_identity_is_in_use() -> None:
+    both = {"user_profile": "E6", "reported_stolen": False, "outcome": None, "outcome_real": "limit", "outcome_hostile": "deny"}
+    assert deeds(**both, auth_real="A", auth_hostile="A+") == [
+        "real be_signed_in",
+        "real hold",
+        "hostile sign_in",
+        "hostile seen_twice",
+    ]
+    assert deeds(**both, auth_hostile="A+") == ["hostile sign_in"]
+    assert "hostile seen_twice" not in deeds(**both, auth_real="A", auth_hostile="A-")
+
+
+def test_a_report_comes_before_the_sign_ins_that_it_concerns_and_is_itself_the_event_without_any() -> None:
+    both = {"user_profile": "E7", "reported_stolen": True, "outcome": None, "outcome_real": "keep", "outcome_hostile": "deny"}
+    assert deeds(**both, auth_real="A", auth_hostile="A-") == [
+        "real report_theft",
+        "real be_signed_in",
+        "real hold",
+        "hostile sign_in_badly",
+    ]
+    assert deeds(**both, auth_hostile="A", real_location="on_prem", hostile_location="on_prem")[-1] == "real report_theft"
+    assert deeds(**both, auth_hostile="A", real_location="on_prem", hostile_location="branch")[-1] == "real report_theft_elsewhere"
+
+
+@pytest.mark.parametrize("fields", [{"user_profile": "E4"}, {"requested_access": "URL1"}, {"id_type": "none"}, {"weather": "fine"}])
+def test_what_there_is_no_situation_for_is_not_understood(fields: dict[str, Any]) -> None:
+    with pytest.raises(NotUnderstood):
+        plan_of(**fields)
+
+
+def test_a_service_that_is_not_authorised_is_another_one_under_the_same_rules() -> None:
+    known = plan_of(id_type="service", authorized=True).askers["subject"]
+    other = plan_of(id_type="service", authorized=False, outcome="deny").askers["subject"]
+    assert (known.person, other.person) == ("service-known", "service-unknown")
