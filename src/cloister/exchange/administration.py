@@ -1,4 +1,4 @@
-"""What administrators do besides writing documents: provisioning keys, agents, sessions, kill switches, API tokens."""
+"""What administrators do besides writing documents: provisioning keys, agents, sessions, kill switches."""
 
 import dataclasses
 import secrets
@@ -28,12 +28,11 @@ from cloister.store import programs as program_rows
 from cloister.store import requests as request_rows
 from cloister.store import sessions as session_rows
 from cloister.store.service import Change, Store
-from cloister.store.types import Account, Actor, Agent, AgentRole, ApiToken, KillScope, KillSwitch, ProvisioningKeyRow, Subject
-from cloister.trust.passwords import hash_secret, make_secret
+from cloister.store.types import Actor, Agent, AgentRole, KillScope, KillSwitch, ProvisioningKeyRow, Subject
+from cloister.trust.passwords import hash_secret
 
 MAX_KEY_SECONDS = 366 * 86400
 PROGRAM_SECONDS = 4 * 86400  # what is kept of a program that ended: longer than its last leaf could be accepted by anybody
-TOKEN_PREFIX = "cl-api-"  # noqa: S105 (what a token starts with is no secret)
 
 
 class Administration:
@@ -407,54 +406,3 @@ class Administration:
         for switch in list(self._state.kill_switches.values()):
             if switch.expires_at is not None and switch.expires_at <= now:
                 await self.remove_kill_switch(Actor("exchange"), switch.id)
-
-    # ------------------------------------------------------------ API tokens
-
-    async def create_token(self, user: str, source: str) -> tuple[ApiToken, str]:
-        """A token of this deployment: random, of no meaning, known by its hash only."""
-        now = int(self._clock())
-        secret = TOKEN_PREFIX + make_secret()
-        token = ApiToken(secrets.token_hex(8), user, now, now + self._settings.token_seconds)
-        limit = self._settings.limits.api_tokens_per_user
-
-        entry = self._changes.entry(Actor(f"user:{self._state.name_of(user)}", source), "sign_in", token.id)
-
-        def work() -> None:
-            with self._store.note() as connection:
-                session_rows.add_api_token(connection, token, hash_secret(secret), limit, now)
-            self._store.record(entry)
-
-        await self._writer.run(work)
-        return token, secret
-
-    async def create_source_token(self, actor: Actor, user: str, source: str, seconds: int) -> tuple[ApiToken, str]:
-        """For a service account: it may push the facts of one source, and nothing else."""
-        now = int(self._clock())
-        secret = TOKEN_PREFIX + make_secret()
-        token = ApiToken(secrets.token_hex(8), user, now, now + seconds, source)
-        limit = self._settings.limits.api_tokens_per_user
-        entry = self._changes.entry(actor, "fact_source.create_token", source, {"account": self._state.name_of(user)})
-        hashed = hash_secret(secret)
-        await self._changes.commit(entry, lambda change: session_rows.add_api_token(change.connection, token, hashed, limit, now))
-        return token, secret
-
-    def find_token(self, secret: str) -> tuple[ApiToken, Account] | None:
-        """The token and the account behind it, if both are good right now. The look-up is by hash, so it tells nothing by its time."""
-        if not secret.startswith(TOKEN_PREFIX):
-            return None
-        with self._store.read() as connection:
-            token = session_rows.find_api_token(connection, hash_secret(secret), int(self._clock()))
-        account = None if token is None else self._state.accounts.get(token.user)
-        if token is None or account is None or not self._state.is_active_principal(token.user):
-            return None
-        return token, account
-
-    async def delete_token(self, actor: Actor, id: str) -> None:
-        entry = self._changes.entry(actor, "sign_out", id)
-
-        def work() -> None:
-            with self._store.note() as connection:
-                session_rows.delete_api_token(connection, id)
-            self._store.record(entry)
-
-        await self._writer.run(work)

@@ -18,6 +18,7 @@ from cloister.exchange.administration import Administration
 from cloister.exchange.api.app import make_app
 from cloister.exchange.api.parts import Parts
 from cloister.exchange.api.server import ApiServer
+from cloister.exchange.api_tokens import ApiTokens
 from cloister.exchange.approvals import Approvals
 from cloister.exchange.attempts import Noting
 from cloister.exchange.book import SessionBook, session_from
@@ -260,6 +261,7 @@ class ExchangeProcess:
                 approvals,
                 devices,
                 administration,
+                ApiTokens(settings, state, changes, store, writer, clock),
                 sign_ins,
                 programs,
                 rotation,

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from cloister.exchange.administration import Administration
+from cloister.exchange.api_tokens import ApiTokens
 from cloister.exchange.approvals import Approvals
 from cloister.exchange.book import SessionBook
 from cloister.exchange.changes import Changes
@@ -42,6 +43,7 @@ class Parts:
     approvals: Approvals
     devices: Devices
     administration: Administration
+    api_tokens: ApiTokens
     sign_ins: SignInParts
     programs: ProgramParts
     rotation: Rotation

@@ -141,7 +141,7 @@ def _add_terminal(routes: Routes, parts: Parts) -> None:
         if user not in parts.state.accounts:
             actor = Actor(f"user:{parts.state.name_of(user)}", source)
             await parts.changes.set_account(actor, parts.state.name_of(user), role="user")
-        token, secret = await parts.administration.create_token(user, source)
+        token, secret = await parts.api_tokens.create(user, source)
         role = parts.state.accounts[user].role
         return SignedIn(token=secret, expires_at=token.expires_at, user=parts.state.name_of(user), role=role)
 

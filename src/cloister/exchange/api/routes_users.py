@@ -42,7 +42,7 @@ def _add_sign_in(routes: Routes, parts: Parts) -> None:
         """A local account's password for a token."""
         source = source_of(request)
         user = await parts.enrolment.check_password(form.user, form.password, source)
-        token, secret = await parts.administration.create_token(user, source)
+        token, secret = await parts.api_tokens.create(user, source)
         parts.devices.signed_in(user, source)
         account = parts.state.accounts[user]
         return SignedIn(token=secret, expires_at=token.expires_at, user=parts.state.name_of(user), role=account.role)
@@ -50,7 +50,7 @@ def _add_sign_in(routes: Routes, parts: Parts) -> None:
     @routes.add("POST", "/api/v1/sign-out", guard="user", audit="sign_out")
     async def sign_out(who: CallerIs) -> Empty:
         """End the token of this very request."""
-        await parts.administration.delete_token(who.actor, who.token.id)
+        await parts.api_tokens.delete(who.actor, who.token.id)
         return Empty()
 
     @routes.add("GET", "/api/v1/me", guard="user")

@@ -72,7 +72,7 @@ class Routes:
 def _guard(parts: Parts, guard: Guard) -> Callable[[Request], None]:
     async def check(request: Request) -> None:
         scheme, _, secret = request.headers.get("authorization", "").partition(" ")
-        found = parts.administration.find_token(secret) if scheme.lower() == "bearer" else None
+        found = parts.api_tokens.find(secret) if scheme.lower() == "bearer" else None
         if found is None:
             raise Refusal(Code.NOT_AUTHENTICATED)
         token, account = found
