@@ -18,11 +18,13 @@ class SessionWriter:
         self._store = store
         self._writer = writer
         self._sessions: dict[str, LiveSession] = {}
-        self._then: list[Callable[[], None]] = []
+        self._then: list[Callable[[bool], None]] = []
         self._task: asyncio.Task[None] | None = None
 
-    def put(self, session: LiveSession, then: Callable[[], None] | None = None) -> None:
-        """Store the session as it is when its batch starts, then call `then` on the event loop. A session that ended is not stored."""
+    def put(self, session: LiveSession, then: Callable[[bool], None] | None = None) -> None:
+        """Store the session as it is when its batch starts, then call `then` on the event loop, with whether that worked. A session that ended is
+        not stored.
+        """
         self._sessions[session.id] = session
         if then is not None:
             self._then.append(then)
@@ -38,13 +40,17 @@ class SessionWriter:
             while self._sessions or self._then:
                 batch = [session.to_stored() for session in self._sessions.values() if not session.ended]
                 then, self._then, self._sessions = self._then, [], {}
+                stored = True
                 try:
                     await self._writer.run(lambda batch=batch: self._store_batch(batch))  # type: ignore[misc]
                 except Exception:
                     log.exception("sessions cannot be stored, so their tickets are not given out")
-                    continue
+                    stored = False
                 for action in then:
-                    action()
+                    try:
+                        action(stored)
+                    except Exception:
+                        log.exception("a client has no answer to what it asked")
         finally:
             self._task = None
 

@@ -333,7 +333,7 @@ class Sessions:
             self._book.add(session)
         session.idle = False
         self._keep(session, decision)
-        self._send_ticket(link, ref, agent, segment, session, placed, now)
+        self._send_ticket(link, message, agent, segment, session, placed, now)
         self._schedule(session, now)
 
     def _renew(self, session: LiveSession, now: int) -> bool:
@@ -354,7 +354,7 @@ class Sessions:
     def _send_ticket(
         self,
         link: LiveLink,
-        ref: int | None,
+        asked: WantSession | None,
         agent: Agent,
         segment: Segment,
         session: LiveSession,
@@ -384,7 +384,7 @@ class Sessions:
             rules=session.rules,
         )
         message = Session(
-            ref=ref,
+            ref=None if asked is None else asked.ref,
             session=session.id,
             segment=session.segment,
             ticket=self._state.keyring.sign_ticket(claims),
@@ -392,10 +392,18 @@ class Sessions:
             connectors=list(session.connectors),
             relays=self._relays.ids(),
         )
-        self._writer.put(session, lambda: None if session.ended else self._deliver(link, message))
+        self._writer.put(session, lambda stored: self._deliver(link, asked, session, message, stored=stored))
 
-    def _deliver(self, link: LiveLink, message: Session) -> None:
-        self._switchboard.send(link, message)
+    def _deliver(self, link: LiveLink, asked: WantSession | None, session: LiveSession, message: Session, *, stored: bool) -> None:
+        """Whoever asked has an answer, also where the session ended while it was stored: what is true now."""
+        if stored and not session.ended:
+            self._switchboard.send(link, message)
+        elif asked is None or self._switchboard.of_agent(link.agent) is not link:
+            return
+        elif stored:
+            self._want(link, asked, None)
+        else:
+            self._refuse(link, asked.ref, Code.INTERNAL)
 
     def _place(self, segment: str, client: str, keep: Iterable[str] = ()) -> list[str] | Nowhere:
         sticky = set(keep) or {connector for other in self._book.of_client(client) for connector in other.connectors[:1]}

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from tests.unit.exchange.conftest import Agent, World
+from tests.unit.exchange.conftest import Agent, World, eventually
 
 from cloister.exchange.state import load_state
 from cloister.model.messages.from_agent import Quiet, WantSession
@@ -29,6 +29,14 @@ async def _rule(lab: World, rest: str) -> None:
 def _fact(client: Agent, name: str, value: str, lab: World, seconds: int | None = 600, source: str = "client") -> EvidenceRow:
     now = int(lab.clock())
     return EvidenceRow(Subject("agent", client.id), source, name, value, now, None if seconds is None else now + seconds)
+
+
+async def _say_quiet(lab: World, connector: Agent, *sessions: str) -> None:
+    """Links overtake one another: this waits until the exchange has heard it."""
+    connector.send(Quiet(sessions=list(sessions)))
+    link = lab.running.switchboard.of_agent(connector.id)
+    assert link is not None
+    await eventually(lambda: link.quiet == frozenset(sessions))
 
 
 async def _put(lab: World, client: Agent, *rows: EvidenceRow, whole: str | None = "client") -> None:
@@ -137,10 +145,10 @@ async def test_a_session_that_is_quiet_at_every_connector_ends(lab: World) -> No
     for connector in (first, second):
         while (await connector.receive(Watch)).sessions != {session.session: 300}:
             pass
-    first.send(Quiet(sessions=[session.session]))
-    first.send(Quiet(sessions=[]))  # it moved again
-    second.send(Quiet(sessions=[session.session]))
-    first.send(Quiet(sessions=["0" * 16]))
+    await _say_quiet(lab, first, session.session)
+    await _say_quiet(lab, first)  # it moved again
+    await _say_quiet(lab, second, session.session)
+    await _say_quiet(lab, first, "0" * 16)
     assert isinstance(await want(ada, 2), Session)  # negative control: it is there still
     first.send(Quiet(sessions=[session.session]))
     end = await ada.receive(EndSession)

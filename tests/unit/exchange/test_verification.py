@@ -1,12 +1,14 @@
 """Laws of continuous verification: every cause ends exactly the sessions that it concerns, everywhere."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from tests.unit.exchange.conftest import Agent, World, eventually
+from sqlalchemy import Connection
+from tests.unit.exchange.conftest import PATIENCE, Agent, World, eventually
 
 from cloister.model.messages.common import SegmentHealth
 from cloister.model.messages.from_agent import Advertise, Draining, Explain, Health, Idle, Revoked, WantSession
@@ -23,6 +25,9 @@ from cloister.model.messages.from_exchange import (
     Snapshot,
     Unblock,
 )
+from cloister.model.reasons import Code
+from cloister.store.sessions import put_sessions
+from cloister.store.types import StoredSession
 
 WANT = WantSession(ref=1, host="jupyter.lab.internal", port=8888, protocol="tcp")
 SCIENCE_FORBIDDEN = "{kind: rule, name: stop, effect: forbid, who: {groups: [science]}, what: {segments: [jupyter]}}"
@@ -35,6 +40,42 @@ async def _session(client: Agent, want: WantSession = WANT) -> Session:
 
 async def _agent_of(lab: World, role: str) -> str:
     return next(agent["id"] for agent in await lab.api.ok("GET", "/agents") if agent["role"] == role)
+
+
+async def test_a_session_that_ends_while_it_is_stored_leaves_nobody_without_an_answer(
+    lab: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storing, go_on = threading.Event(), threading.Event()
+
+    def held(connection: Connection, sessions: list[StoredSession]) -> None:
+        storing.set()
+        assert go_on.wait(PATIENCE)
+        put_sessions(connection, sessions)
+
+    await lab.connector()
+    ada = await lab.client("ada")
+    monkeypatch.setattr("cloister.store.sessions.put_sessions", held)
+    ada.send(WANT)
+    assert await asyncio.to_thread(storing.wait, PATIENCE)
+    ended = lab.running.book.of_client(ada.id)
+    assert lab.running.revoker.revoke(ended, Code.SESSION_REVOKED) == 1
+    go_on.set()
+    answer = await ada.receive(Session)
+    assert answer.ref == WANT.ref
+    assert answer.session != ended[0].id
+
+
+async def test_a_session_that_cannot_be_stored_is_refused(lab: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_connection: Connection, _sessions: list[StoredSession]) -> None:
+        raise OSError("no space left on device")
+
+    await lab.connector()
+    ada = await lab.client("ada")
+    with monkeypatch.context() as patched:
+        patched.setattr("cloister.store.sessions.put_sessions", broken)
+        ada.send(WANT)
+        assert (await ada.receive(Refused)).code == Code.INTERNAL
+    assert (await _session(ada)).ref == WANT.ref  # negative control: the store works again
 
 
 CAUSES: dict[str, tuple[str, Callable[[World], Awaitable[object]]]] = {
