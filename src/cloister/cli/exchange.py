@@ -37,6 +37,9 @@ def add_to(app: typer.Typer) -> None:
     )(run_exchange)
     group.command("backup", epilog="Example: cloister exchange backup --data-dir /var/lib/cloister --out monday.backup")(backup)
     group.command("restore", epilog="Example: cloister exchange restore --from monday.backup --data-dir /var/lib/cloister")(restore)
+    group.command("reset-password", epilog="Example: cloister exchange reset-password admin --data-dir /var/lib/cloister")(
+        reset_password
+    )
     group.command("rotate-ca", epilog="Example: cloister exchange rotate-ca")(rotate_ca)
     group.command("rotate-ticket-key")(rotate_ticket_key)
     app.add_typer(group, rich_help_panel="Processes")
@@ -132,6 +135,23 @@ def restore(
         print_json({"data": str(data_dir), "agents_to_confirm": agents})
     else:
         print(f"restored into {data_dir}; {agents} agents wait for `cloister confirm ID` or `cloister confirm --all`")
+
+
+def reset_password(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="An administrator.", show_default=False)],
+    data_dir: Data = DATA,
+    as_json: Json = False,
+) -> None:
+    """Give an administrator whose password is lost a new one, shown once. The exchange must be stopped; tokens of the account end."""
+    from cloister.exchange.recovery import reset_password
+
+    with _in_one_sentence():
+        password = reset_password(data_dir, name, int(time.time()))
+    if as_json:
+        print_json({"administrator": {"name": name, "password": password}})
+    else:
+        print(f"administrator  {name}, password {password}")
+        print("               this password is shown once and kept nowhere; `cloister admin sign-in` takes it")
 
 
 def rotate_ca(

@@ -39,8 +39,7 @@ _SECRET_NAME = re.compile(r"[0-9a-f]{16}", re.ASCII)  # the id of the document t
 
 def write_backup(data: Path, target: Path) -> None:
     """Copy everything an exchange needs into `target` (0600), while it runs or not. Access records are not part of it."""
-    if load_keyring(data / KEYS) is None or not (data / DATABASE).exists():
-        raise Refusal(Code.ARGUMENT_INVALID, f"`{data}` holds no exchange", "name its data directory")
+    need_exchange(data)
     try:
         descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
@@ -53,6 +52,12 @@ def write_backup(data: Path, target: Path) -> None:
     except BaseException:
         target.unlink()
         raise
+
+
+def need_exchange(data: Path) -> None:
+    """Refuse a directory that is not the data directory of an exchange."""
+    if load_keyring(data / KEYS) is None or not (data / DATABASE).exists():
+        raise Refusal(Code.ARGUMENT_INVALID, f"`{data}` holds no exchange", "name its data directory")
 
 
 def _write_archive(data: Path, file: io.BufferedWriter) -> None:
