@@ -27,7 +27,7 @@ from cloister.exchange.persist import SessionWriter
 from cloister.exchange.state import Library
 from cloister.exchange.writer import Writer
 from cloister.model.messages.from_agent import Idle, WantSession
-from cloister.model.messages.from_exchange import FromExchange, Revoke, Session, Snapshot, read_from_exchange
+from cloister.model.messages.from_exchange import FromExchange, Refused, Revoke, Session, Snapshot, read_from_exchange
 from cloister.model.reasons import Code
 from cloister.store.types import KillSwitch
 from cloister.telemetry.decisions import DecisionLog
@@ -99,9 +99,9 @@ class SlowStore:
     """The writer of sessions: what waits for a batch happens when the program says so."""
 
     def __init__(self) -> None:
-        self.waiting: deque[Callable[[], None]] = deque()
+        self.waiting: deque[Callable[[bool], None]] = deque()
 
-    def put(self, session: LiveSession, then: Callable[[], None] | None = None) -> None:
+    def put(self, session: LiveSession, then: Callable[[bool], None] | None = None) -> None:
         if then is not None:
             self.waiting.append(then)
 
@@ -146,6 +146,7 @@ class Race:
         self.links: dict[str, LiveLink] = {}
         self.tickets: list[Ticket] = []  # everything that was ever sent to a client: a thief keeps them all
         self.confirmations: deque[tuple[str, int]] = deque()
+        self.unanswered: set[tuple[str, int]] = set()  # client, ref
         self._ref = 0
         for agent in [*self.connectors, *self.clients.values()]:
             self.link_up(agent)
@@ -163,6 +164,8 @@ class Race:
             self.connectors[known.agent].queue.append(message)
         elif isinstance(message, Session):
             self.tickets.append(self._ticket(message, known.agent))
+        if isinstance(message, Session | Refused) and message.ref is not None:
+            self.unanswered.discard((known.agent, message.ref))
         return True
 
     def _ticket(self, message: Session, client: str) -> Ticket:
@@ -191,12 +194,13 @@ class Race:
         user, segment = dice.choice(PAIRS)
         if link := self.links.get(self.clients[user]):
             self._ref += 1
+            self.unanswered.add((link.agent, self._ref))
             self.bare.sessions.want(link, WantSession(ref=self._ref, host=f"{segment}.lab", port=1, protocol="tcp"))
 
     def store_batch(self, dice: random.Random) -> None:
         for _ in range(dice.randint(1, 3)):
             if self.store.waiting:
-                self.store.waiting.popleft()()
+                self.store.waiting.popleft()(True)
 
     def change_policy(self, dice: random.Random) -> None:
         """A rule comes or goes; exactly the sessions of its segment are decided again, as changes of documents have it."""
@@ -259,11 +263,18 @@ class Race:
             self.connectors[agent].up = False
             self.connectors[agent].queue.clear()
             self.confirmations = deque(item for item in self.confirmations if item[0] != agent)
+        self.unanswered = {asked for asked in self.unanswered if asked[0] != agent}
         self.bare.link_down(self.links.pop(agent))
         if agent in self.connectors:
             self.bare.sessions.place_again(self.bare.book.of_connector(agent))
 
-    # ------------------------------------------------------------ the law
+    # ------------------------------------------------------------ the laws
+
+    def settle(self) -> set[tuple[str, int]]:
+        """The store catches up; what is still unanswered then never will be."""
+        while self.store.waiting:
+            self.store.waiting.popleft()(True)
+        return self.unanswered
 
     def survivors(self) -> list[tuple[Ticket, str]]:
         return [
