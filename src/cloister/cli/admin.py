@@ -8,7 +8,7 @@ import typer
 
 from cloister.cli.asking import need_groups, open_api, path_part, tell_answer, when
 from cloister.cli.client import Json, State, ask_line, read_password
-from cloister.cli.exits import Exit
+from cloister.cli.exits import Exit, exit_code
 from cloister.cli.listing import get
 from cloister.cli.output import clean, print_json
 from cloister.client.dirs import state_dir
@@ -394,8 +394,9 @@ def why(
     else:
         # An administrator is told why, not what the person reads.
         told = reason(answer["cause"]).message if answer["code"] == "not_found" else answer["message"]
-        verdict = "allowed" if answer["allowed"] else "not allowed"
+        is_served = answer["code"] == "ok"
+        verdict = "allowed" if is_served else "allowed, but not served now" if answer["allowed"] else "not allowed"
         print(f"{clean(user)} to {clean(name)}: {verdict}: {clean(told)} [{answer['cause'] or answer['code']}]")
         for rule in answer["rules"]:
             print(f"  {clean(rule)}")
-    return Exit.OK if answer["allowed"] else Exit.DENIED
+    return Exit.DENIED if not answer["allowed"] else exit_code(answer["code"])

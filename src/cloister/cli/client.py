@@ -14,7 +14,7 @@ import typer
 
 from cloister.cli.connect import connect as carry
 from cloister.cli.connect import read_destination
-from cloister.cli.exits import Exit, exit_code
+from cloister.cli.exits import exit_code
 from cloister.cli.output import clean, print_json, print_table
 from cloister.client.dirs import state_dir
 from cloister.client.errors import ClientError, NotRunning
@@ -345,13 +345,14 @@ def explain(
     if as_json:
         print_json(answer)
     else:
-        verdict = "allowed" if answer["allowed"] else "not allowed"
+        is_open = answer["code"] == "ok"
+        verdict = "allowed" if is_open else "allowed, but not served now" if answer["allowed"] else "not allowed"
         why = f": {clean(answer['message'])}" if answer["message"] else ""
-        remedy = f"; {clean(answer['remedy'])}" if answer["remedy"] and not answer["allowed"] else ""
+        remedy = f"; {clean(answer['remedy'])}" if answer["remedy"] and not is_open else ""
         print(f"{clean(name)} is {verdict}{why}{remedy} [{answer['code']}]")
         if answer["rules"]:
             print(f"rules: {clean(answer['rules'])}")
-    return Exit.OK if answer["allowed"] else exit_code(answer["code"])
+    return exit_code(answer["code"])
 
 
 def ask_once(directory: Path, request: dict[str, Any]) -> dict[str, Any]:

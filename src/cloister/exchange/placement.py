@@ -3,6 +3,8 @@
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
+from cloister.model.reasons import Code
+
 MAX_CONNECTORS = 3  # named by one ticket
 STICKY_SLACK = 64  # sessions more than the least loaded that a connector may have and still keep its client
 
@@ -23,6 +25,10 @@ class Nowhere:
     """No connector can serve it; `unhealthy` if there are some and all say that the service is down."""
 
     unhealthy: bool
+
+    @property
+    def code(self) -> Code:
+        return Code.SEGMENT_UNHEALTHY if self.unhealthy else Code.NO_CONNECTOR
 
 
 def place(candidates: Iterable[Candidate], sticky: Collection[str] = ()) -> Sequence[str] | Nowhere:

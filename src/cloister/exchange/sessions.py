@@ -187,16 +187,25 @@ class Sessions:
         off = switched_off_because(self._state, agent, decision.segment) if decision.code is Code.KILL_SWITCH else ""
         if not decision.visible:
             return _explained(message.ref, decision.code, off)
+        unserved = self.why_unserved(decision)
+        told = None if unserved is None else REASONS[unserved]
         return Explained(
             ref=message.ref,
             visible=True,
             allowed=decision.allowed,
-            code=decision.code,
-            message=(off or explanation.message)[:1024],
-            remedy=explanation.remedy[:1024],
+            code=unserved or decision.code,
+            message=(told.message if told else off or explanation.message)[:1024],
+            remedy=(told.remedy if told else explanation.remedy)[:1024],
             rules=self._state.policy.rule_names(decision.rules),
             segment=explanation.segment,
         )
+
+    def why_unserved(self, decision: Decision) -> Code | None:
+        """Why what is allowed cannot be reached now; None if it can, or is not allowed."""
+        if not decision.allowed or decision.segment is None:
+            return None
+        placed = place(self._directory.candidates(decision.segment))
+        return placed.code if isinstance(placed, Nowhere) else None
 
     def first_port(self, host: Host, protocol: Protocol) -> int:
         """For a question without a port: the first port of a segment that names this host; 1 if there is none."""
@@ -317,10 +326,10 @@ class Sessions:
         segment, ref = self._state.parsed[segment_id], message.ref
         placed = self._place(segment_id, agent.id)
         if isinstance(placed, Nowhere) or not isinstance(segment, Segment):
-            unhealthy = isinstance(placed, Nowhere) and placed.unhealthy
-            if isinstance(segment, Segment) and not unhealthy and self.arrivals.hold(link, message, segment):
+            code = placed.code if isinstance(placed, Nowhere) else Code.NO_CONNECTOR
+            if isinstance(segment, Segment) and code is Code.NO_CONNECTOR and self.arrivals.hold(link, message, segment):
                 return
-            self._refuse(link, ref, Code.SEGMENT_UNHEALTHY if unhealthy else Code.NO_CONNECTOR)
+            self._refuse(link, ref, code)
             return
         session = self._book.find(agent.id, segment_id)
         if session is None:

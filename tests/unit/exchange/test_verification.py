@@ -488,6 +488,27 @@ async def test_change_of_a_segment_reaches_connectors_and_clients(lab: World) ->
         pass
 
 
+async def test_explain_says_that_nothing_serves_what_is_allowed(lab: World) -> None:
+    ada = await lab.client("ada")
+    question = {"user": "ada", "host": "jupyter.lab.internal", "port": 8888}
+
+    async def told() -> tuple[bool, str, str]:
+        ada.send(Explain(ref=1, host="jupyter.lab.internal", port=8888))
+        answer = await ada.receive(Explained)
+        to_administrator = await lab.api.ok("GET", "/explain", params=question)
+        assert (to_administrator["allowed"], to_administrator["code"]) == (answer.allowed, answer.code)
+        return answer.allowed, answer.code, answer.message
+
+    assert await told() == (True, "no_connector", "no connector that serves this is up")
+    connector = await lab.connector()
+    assert (await told())[:2] == (True, "ok")
+    segments = (await connector.receive(Assignments)).segments
+    connector.send(Health(segments=[SegmentHealth(segment=one.id, healthy=False, code="dial_refused") for one in segments]))
+    while (answer := (await told())[:2]) == (True, "ok"):
+        pass
+    assert answer == (True, "segment_unhealthy")
+
+
 async def test_explain_says_nothing_of_what_is_not_visible(lab: World) -> None:
     bob = await lab.client("bob")
     answers = []

@@ -28,7 +28,7 @@ from cloister.exchange.facts import facts_anywhere, facts_of
 from cloister.model.facts import Destination, Facts
 from cloister.model.hosts import HostError, parse_host
 from cloister.model.ids import SegmentId
-from cloister.model.reasons import Code
+from cloister.model.reasons import REASONS, Code
 from cloister.policy.explain import Explanation, explain
 from cloister.store import agents as agent_rows
 from cloister.store.types import Agent, KillSwitch, ProvisioningKeyRow
@@ -258,7 +258,12 @@ def _add_sessions(routes: Routes, parts: Parts) -> None:
         except HostError as error:
             raise Refusal(Code.HOST_MALFORMED, str(error)) from None
         target = Destination(host, form.port or parts.sessions.first_port(host, form.protocol), form.protocol)
-        return _explained(explain(parts.state.policy, _asked(parts, form), target, int(parts.clock())))
+        explanation = explain(parts.state.policy, _asked(parts, form), target, int(parts.clock()))
+        unserved = parts.sessions.why_unserved(explanation.decision)
+        if unserved is None:
+            return _explained(explanation)
+        told = {"code": unserved, "cause": unserved, "message": REASONS[unserved].message, "remedy": REASONS[unserved].remedy}
+        return _explained(explanation).model_copy(update=told)
 
 
 def _asked(parts: Parts, form: ExplainAsk) -> Facts:
