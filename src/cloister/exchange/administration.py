@@ -183,10 +183,15 @@ class Administration:
             self._state.agents[id] = dataclasses.replace(self._state.agents[id], revoked_at=now)
 
     async def sign_out_agents(
-        self, actor: Actor, ids: Sequence[str], action: str, also: Callable[[Change], None] = lambda _: None
+        self,
+        actor: Actor,
+        ids: Sequence[str],
+        action: str,
+        also: Callable[[Change], None] = lambda _: None,
+        on_committed: Callable[[], object] = lambda: None,
     ) -> None:
         """These clients' sign-ins are over: they act for nobody any more and enrol again. The API tokens of their users end with them. `also` is
-        committed with it, or refuses it.
+        committed with it, or refuses it; `on_committed` is called while the links of these clients are still up.
         """
         now = int(self._clock())
         agents = [self._state.agents[id] for id in ids if id in self._state.agents]
@@ -200,6 +205,7 @@ class Administration:
                 session_rows.delete_api_tokens_of(change.connection, user)
 
         await self._changes.commit(entry, work)
+        on_committed()
         for agent in agents:
             gone = self._state.agents[agent.id] = dataclasses.replace(self._state.agents[agent.id], revoked_at=now)
             self._drop(gone, Code.SIGNED_OUT)

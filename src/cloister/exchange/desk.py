@@ -45,8 +45,8 @@ class Desk:
         if was_ready:
             self.on_ended(link)
 
-    def answer(self, link: LiveLink, work: Coroutine[None, None, Message], ref: int | None = None) -> None:
-        """Send what the work gives when it is done, or why it gives nothing; `ref` is that of the question."""
+    def answer(self, link: LiveLink, work: Coroutine[None, None, Message | None], ref: int | None = None) -> None:
+        """Send what the work gives when it is done (None: it has answered itself), or why it failed; `ref` is that of the question."""
         self.start(self._answer(link, work, ref))
 
     def start(self, work: Coroutine[None, None, None]) -> None:
@@ -64,7 +64,7 @@ class Desk:
         if entry is not None:
             self._writer.start(lambda: self._store.record(entry))
 
-    async def _answer(self, link: LiveLink, work: Coroutine[None, None, Message], ref: int | None) -> None:
+    async def _answer(self, link: LiveLink, work: Coroutine[None, None, Message | None], ref: int | None) -> None:
         try:
             answer = await work
         except Refusal as refusal:
@@ -80,7 +80,8 @@ class Desk:
             return
         if isinstance(answer, Renewed):
             link.not_after = int(self._clock()) + LEAF_SECONDS
-        self._switchboard.send(link, answer)
+        if answer is not None:
+            self._switchboard.send(link, answer)
 
     def _entry(self, actor: str, source: str, action: str, target: str, code: Code) -> AuditEntry | None:
         """None if this source, or all together, are refused too often for each to be written down."""

@@ -276,7 +276,7 @@ class Exchange:
                     ),
                 )
             case SignOut(ref=ref):
-                self._desk.start(self._departures.of_client(link, ref))
+                self._desk.answer(link, self._departures.of_client(link, ref), ref=ref)
             case Delegate():
                 self._desk.answer(link, self._programs.delegate(link, message), ref=message.ref)
             case EndDelegation():

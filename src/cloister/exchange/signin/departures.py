@@ -47,9 +47,11 @@ class Departures:
                 url = await self._oidc.logout_url(provider)
         except Refusal:
             url = ""  # a provider that cannot be asked keeps nobody signed in here
-        self._switchboard.send(link, SignedOut(ref=ref, url=url))
+        answer = SignedOut(ref=ref, url=url)
         actor = Actor(f"user:{self._state.name_of(agent.principal)}", link.source)
-        await self._administration.sign_out_agents(actor, [agent.id], "agent.sign_out")
+        await self._administration.sign_out_agents(
+            actor, [agent.id], "agent.sign_out", on_committed=lambda: self._switchboard.send(link, answer)
+        )
 
     async def by_provider(self, name: str, token: str, source: str) -> int:
         """A logout token: every sign-in of that session, or of that person, ends. How many clients did. Raises Refusal."""

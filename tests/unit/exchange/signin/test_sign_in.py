@@ -1,6 +1,8 @@
 """Sign-in at a real OpenID provider as it should go: people, groups, devices, step-up, logout."""
 
 import asyncio
+import contextlib
+import sqlite3
 import time
 from urllib.parse import urlsplit
 
@@ -331,6 +333,16 @@ async def test_a_person_signs_out_here(corp: SignInLab) -> None:
     assert signed_out.url.startswith(f"{corp.idp.issuer}/session/end?client_id=corp")
     await eventually(lambda: not agent.up)
     assert corp.world.running.state.agents[agent.id].revoked_at is not None
+
+
+async def test_whoever_could_not_be_signed_out_is_not_told_that_they_were(corp: SignInLab) -> None:
+    agent = await corp.sign_in("ada")
+    with contextlib.closing(sqlite3.connect(corp.world.running.settings.database)) as database:
+        database.execute("CREATE TRIGGER full BEFORE UPDATE ON agents BEGIN SELECT RAISE(ABORT, 'disk full'); END")
+    agent.send(SignOut(ref=9))
+    assert (await agent.receive(Refused)).code == "internal"
+    assert not agent.take(SignedOut)
+    assert corp.world.running.state.agents[agent.id].revoked_at is None
 
 
 # ------------------------------------------------------------------ administrators
