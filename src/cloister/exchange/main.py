@@ -4,7 +4,6 @@ import asyncio
 import gc
 import logging
 import os
-import secrets
 import signal
 import tempfile
 import time
@@ -29,6 +28,7 @@ from cloister.exchange.directory import Directory
 from cloister.exchange.enrol import Enrolment
 from cloister.exchange.errors import Refusal
 from cloister.exchange.evidence import Evidence
+from cloister.exchange.first_start import FirstAdministrator, load_or_create_keyring, make_first_administrator
 from cloister.exchange.idle import IdleLimits
 from cloister.exchange.issuers import IssuerKeys
 from cloister.exchange.links import Switchboard
@@ -39,6 +39,7 @@ from cloister.exchange.reception import Reception
 from cloister.exchange.relays import RelaySet
 from cloister.exchange.revoke import Revoker
 from cloister.exchange.rotation import Rotation
+from cloister.exchange.rounds import Rounds
 from cloister.exchange.scim.directories import Directories
 from cloister.exchange.scim.query import Searches
 from cloister.exchange.scim.service import Scim
@@ -51,37 +52,18 @@ from cloister.exchange.state import Generations, State, load_state
 from cloister.exchange.verify import Verifier
 from cloister.exchange.webhooks import Webhooks
 from cloister.exchange.writer import Writer
-from cloister.model.documents import User
 from cloister.model.messages.common import RelayAddress
 from cloister.model.messages.from_exchange import Drain
 from cloister.model.reasons import Code
 from cloister.store import sessions as session_rows
 from cloister.store.service import Store
-from cloister.store.types import Actor
 from cloister.telemetry.decisions import DecisionLog
 from cloister.trust.files import lock_directory, make_private_directory
-from cloister.trust.keyring import Keyring, create_keyring
-from cloister.trust.keystore import load_keyring, save_keyring
-from cloister.trust.passwords import hash_password
 
 log = logging.getLogger("cloister.exchange")
 
-TICK_SECONDS = 0.05
-STEP_SECONDS = 1.0
-CHECKPOINT_SECONDS = 10.0
-CLEANING_SECONDS = 3600.0
-MANY = 1000  # documents, agents and sessions that have come or gone
 EVENTS_PER_TURN = 256
 MAX_SOCKET_PATH = 100
-FIRST_ADMINISTRATOR = "admin"
-
-
-@dataclass(frozen=True, slots=True)
-class FirstAdministrator:
-    """Made at the first start. The password is shown once and is stored nowhere."""
-
-    name: str
-    password: str
 
 
 @dataclass(slots=True)
@@ -137,7 +119,6 @@ class ExchangeProcess:
         self._clock = clock
         self._tasks: list[asyncio.Task[None]] = []
         self._directory: tempfile.TemporaryDirectory[str] | None = None
-        self._settled = 0
 
     async def __aenter__(self) -> Running:
         settings, clock = self._settings, self._clock
@@ -148,13 +129,13 @@ class ExchangeProcess:
             raise Refusal(Code.CONFLICT, f"another process runs on `{settings.data}`", "stop it, or name another directory")
         self._lock = lock
         self._store = store = Store.open(settings.database)
-        keyring = _load_or_create_keyring(settings, store, int(clock()))
+        keyring = load_or_create_keyring(settings, store, int(clock()))
         self._writer = writer = Writer()
         self._hashing = ThreadPoolExecutor(2, thread_name_prefix="hash")
         self._core = core = _core.Core(threads=settings.threads)
-        self._state = state = await asyncio.to_thread(load_state, store, keyring)
+        state = await asyncio.to_thread(load_state, store, keyring)
         generations = Generations(store.reserve_generations)
-        self._book = book = SessionBook()
+        book = SessionBook()
         self._switchboard = switchboard = Switchboard(core)
         relays = RelaySet(switchboard, store, writer, clock)
         directory = Directory(settings, state, book, switchboard)
@@ -164,23 +145,23 @@ class ExchangeProcess:
         sessions = Sessions(
             settings, state, book, switchboard, directory, relays, revoker, generations, session_writer, decisions, clock
         )
-        self._verifier = verifier = Verifier(state, book, sessions, switchboard, directory, relays, generations, clock)
+        verifier = Verifier(state, book, sessions, switchboard, directory, relays, generations, clock)
         changes = Changes(settings, state, book, verifier, generations, store, writer, clock)
         idle_limits = IdleLimits(book, switchboard, revoker)
         sessions.on_limit = idle_limits.changed
-        self._approvals = approvals = Approvals(state, book, verifier, changes, clock)
+        approvals = Approvals(state, book, verifier, changes, clock)
         outgoing = Outgoing()
         self._webhooks = Webhooks(state, outgoing, clock)
         approvals.on_event = self._webhooks.tell
-        self._evidence = evidence = Evidence(state, book, verifier, changes, store, writer, clock)
+        evidence = Evidence(state, book, verifier, changes, store, writer, clock)
         devices = Devices(state, book, verifier, evidence, clock)
         self._signals = signals = make_signals(settings, outgoing, state, evidence, changes, store, writer, clock)
         enrolment = Enrolment(settings, state, generations, store, writer, self._hashing, clock)
         enrolment.on_signed_in = devices.signed_in
-        self._administration = administration = Administration(
+        administration = Administration(
             settings, core, state, book, switchboard, relays, revoker, verifier, changes, store, writer, clock
         )
-        self._rotation = rotation = Rotation(
+        rotation = Rotation(
             settings, core, state, book, switchboard, enrolment, revoker, verifier, changes, administration, writer, clock
         )
         noting = Noting(settings.limits.refusals_noted_per_source, settings.limits.refusals_noted)
@@ -202,9 +183,7 @@ class ExchangeProcess:
             writer,
             clock,
         )
-        self._programs = programs = make_programs(
-            settings, state, book, verifier, changes, enrolment, administration, issuers, store, writer, clock
-        )
+        programs = make_programs(settings, state, book, verifier, changes, enrolment, administration, issuers, store, writer, clock)
         reception = Reception(
             settings,
             core,
@@ -292,14 +271,15 @@ class ExchangeProcess:
         administration.attach(server)
         rotation.attach(server)
         # The port is open: nothing keeps the password from being shown.
-        first = await self._make_first_administrator(state, changes)
+        first = await make_first_administrator(state, changes)
+        rounds = Rounds(state, book, exchange, administration, rotation, programs.service, store, clock)
         loop = asyncio.get_running_loop()
         loop.add_reader(core.fileno(), self._drain_events)
         self._tasks = [
-            loop.create_task(self._tick(), name="tick"),
-            loop.create_task(self._step(), name="step"),
+            loop.create_task(rounds.tick(), name="tick"),
+            loop.create_task(rounds.step(), name="step"),
             loop.create_task(verifier.run(), name="publish"),
-            loop.create_task(self._tidy(), name="tidy"),
+            loop.create_task(rounds.tidy(), name="tidy"),
             loop.create_task(signals.poller.run(), name="poll"),
         ]
         log.info("the exchange listens at `%s` and is reached at `%s`", server.address, address)
@@ -367,38 +347,6 @@ class ExchangeProcess:
         for event in self._core.take_events(EVENTS_PER_TURN):
             self._exchange.on_event(event)
 
-    async def _tick(self) -> None:
-        while True:
-            next_due = self._exchange.on_tick(self._clock())
-            await asyncio.sleep(min(max(next_due - self._clock(), 0.0), TICK_SECONDS))
-
-    async def _step(self) -> None:
-        while True:
-            await self._rotation.on_tick()
-            await self._administration.expire_kill_switches()
-            self._programs.service.end_stale()
-            self._settle()
-            await asyncio.sleep(STEP_SECONDS)
-
-    def _settle(self) -> None:
-        """While a directory is synchronised or clients come by the thousand: what stays is not looked through by the collector again and again, which
-        would hold up the loop (400 ms with 10,000 documents)."""
-        held = len(self._state.documents) + len(self._state.agents) + len(self._book)
-        if abs(held - self._settled) >= MANY:
-            self._settled = held
-            gc.collect(1)
-            gc.freeze()
-
-    async def _tidy(self) -> None:
-        """Housekeeping that nothing waits for."""
-        next_cleaning = 0.0
-        while True:
-            await asyncio.to_thread(self._store.checkpoint)
-            if self._clock() >= next_cleaning:
-                next_cleaning = self._clock() + CLEANING_SECONDS
-                await self._administration.forget_the_past()
-            await asyncio.sleep(CHECKPOINT_SECONDS)
-
     def _load_sessions(self, book: SessionBook, sessions: Sessions) -> None:
         """Sessions of before the start, each decided again: a change may have been committed whose revocations were not sent."""
         now = self._clock()
@@ -411,15 +359,6 @@ class ExchangeProcess:
                 book.schedule(session, now)
         sessions.recheck_all(book, Code.POLICY_CHANGED)
         sessions.arrivals.begin()
-
-    async def _make_first_administrator(self, state: State, changes: Changes) -> FirstAdministrator | None:
-        """Only where there has never been an account; there is no default secret anywhere (case 30)."""
-        if state.accounts:
-            return None
-        password = secrets.token_urlsafe(18)
-        hashed = await asyncio.to_thread(hash_password, password)
-        await changes.create_user(Actor("exchange"), User(name=FIRST_ADMINISTRATOR, display="Administrator"), "admin", hashed)
-        return FirstAdministrator(FIRST_ADMINISTRATOR, password)
 
     def _socket_path(self) -> Path:
         """In the data directory, unless its path is too long for a UNIX socket."""
@@ -437,14 +376,3 @@ def _check_address(settings: Settings) -> None:
     if not is_address(told.removesuffix(":0") + ":1" if told.endswith(":0") else told):
         message = f"agents cannot dial `{told}`"
         raise Refusal(Code.ARGUMENT_INVALID, message, "say with `--advertise HOST:PORT` where they reach this exchange")
-
-
-def _load_or_create_keyring(settings: Settings, store: Store, now: int) -> Keyring:
-    keyring = load_keyring(settings.keys)
-    if keyring is not None:
-        return keyring
-    if store.has_agents():
-        raise FileNotFoundError(f"the keys in `{settings.keys}` are gone but the database is not: restore a backup")
-    keyring = create_keyring(now)
-    save_keyring(settings.keys, keyring)
-    return keyring
