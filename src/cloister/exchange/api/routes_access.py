@@ -10,7 +10,6 @@ from cloister.exchange.api.routing import Routes, caller
 from cloister.exchange.api.schemas import (
     AgentAnswer,
     CertificateAnswer,
-    DeviceSet,
     Empty,
     ExplainAsk,
     Explained,
@@ -22,6 +21,7 @@ from cloister.exchange.api.schemas import (
     Revoked,
     SessionAnswer,
 )
+from cloister.exchange.api.schemas_evidence import DeviceSet
 from cloister.exchange.book import LiveSession
 from cloister.exchange.errors import Refusal
 from cloister.exchange.facts import facts_anywhere, facts_of

@@ -6,9 +6,9 @@ from fastapi import APIRouter, Depends, Path
 
 from cloister.exchange.api.parts import Caller, Parts
 from cloister.exchange.api.routing import Routes, caller
-from cloister.exchange.api.schemas import (
+from cloister.exchange.api.schemas import Empty
+from cloister.exchange.api.schemas_evidence import (
     ClientFacts,
-    Empty,
     FactAnswer,
     FactsOfDevice,
     FactSourceToken,

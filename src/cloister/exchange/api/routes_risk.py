@@ -6,7 +6,8 @@ from fastapi import APIRouter, Depends, Query
 
 from cloister.exchange.api.parts import Caller, Parts
 from cloister.exchange.api.routing import Routes, caller
-from cloister.exchange.api.schemas import Empty, RiskAnswer, RiskOverride, RiskPart, RiskSet
+from cloister.exchange.api.schemas import Empty
+from cloister.exchange.api.schemas_evidence import RiskAnswer, RiskOverride, RiskPart, RiskSet
 from cloister.exchange.errors import Refusal
 from cloister.exchange.signals.risk import Kind
 from cloister.identity.signals.risk import Contribution

@@ -6,7 +6,8 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from cloister.exchange.api.parts import Caller, Parts
 from cloister.exchange.api.routing import Routes, caller, source_of, transmitter_of
-from cloister.exchange.api.schemas import Empty, TransmitterSecretMade, TransmitterSecretSet, TransmitterStatus
+from cloister.exchange.api.schemas import Empty
+from cloister.exchange.api.schemas_evidence import TransmitterSecretMade, TransmitterSecretSet, TransmitterStatus
 from cloister.exchange.errors import Refusal
 from cloister.exchange.signals.receiver import ACTION, MAX_TOKEN_BYTES
 from cloister.exchange.signals.types import Transmitter
