@@ -38,6 +38,10 @@ class Administrator:
         return f"Administrator(address={self.address!r}, user={self.user!r})"
 
 
+def has_signed_in(directory: Path) -> bool:
+    return (directory / FILE_NAME).exists()
+
+
 def load_administrator(directory: Path) -> Administrator:
     try:
         fields = json.loads((directory / FILE_NAME).read_text())

@@ -23,10 +23,10 @@ def add_to(app: typer.Typer) -> None:
         rich_help_panel="For everybody",
         epilog="Example: cloister request db.lab.internal:5432 --reason 'fix order 4711' --for 1h",
     )(request)
-    app.command("requests", rich_help_panel="For approvers")(show)
+    app.command("requests", rich_help_panel="For everybody")(show)
+    app.command("withdraw", rich_help_panel="For everybody")(withdraw)
     app.command("approve", rich_help_panel="For approvers", epilog="Example: cloister approve 0123456789abcdef --for 30m")(approve)
     app.command("deny", rich_help_panel="For approvers")(deny)
-    app.command("withdraw", rich_help_panel="For approvers")(withdraw)
 
 
 def request(
@@ -57,9 +57,14 @@ def show(
     state: State = None,
     as_json: Json = False,
 ) -> None:
-    """List requests: your own, and those you may answer."""
-    with open_api(state) as api:
-        found = api.call("GET", "/requests")
+    """List requests: your own, and after `cloister admin sign-in` those you may answer."""
+    from cloister.cli.api import has_signed_in
+
+    if has_signed_in(state or state_dir()):
+        with open_api(state) as api:
+            found = api.call("GET", "/requests")
+    else:
+        found = ask_once(state or state_dir(), {"op": "requests"})["requests"]
     shown = [item for item in found if everything or item["state"] == "pending"]
     if as_json:
         print_json(shown)
@@ -81,12 +86,25 @@ def deny(id: Id, note: Note = "", state: State = None, as_json: Json = False) ->
 
 def withdraw(id: Id, state: State = None, as_json: Json = False) -> None:
     """Take your own request back; what was approved ends at once."""
-    _answer(id, "withdraw", None, state, as_json=as_json)
+    from cloister.cli.api import has_signed_in
+
+    try:
+        answer = ask_once(state or state_dir(), {"op": "withdraw", "id": id})["requests"][0]
+    except ClientError as error:
+        if error.code not in ("not_authenticated", "not_found") or not has_signed_in(state or state_dir()):
+            raise
+        _answer(id, "withdraw", None, state, as_json=as_json)  # whoever asked over the API
+    else:
+        _tell(answer, as_json=as_json)
 
 
 def _answer(id: str, verb: str, body: dict[str, Any] | None, state: Any, *, as_json: bool) -> None:
     with open_api(state) as api:
         answer = api.call("POST", f"/requests/{path_part(id)}/{verb}", body)
+    _tell(answer, as_json=as_json)
+
+
+def _tell(answer: dict[str, Any], *, as_json: bool) -> None:
     until = f", until {when(answer['until'])}" if answer["state"] == "approved" else ""
     text = f"{answer['state']}: {clean(answer['user'])} to {clean(answer['segment'])}{until}"
     tell_answer(answer, text, as_json=as_json)

@@ -20,6 +20,7 @@ from cloister.client.types import (
     OpenFlow,
     OpenForward,
     OpenProxy,
+    OwnRequestsHere,
     Request,
     RequestName,
     SignOutHere,
@@ -27,9 +28,10 @@ from cloister.client.types import (
     StepUpSignIn,
     TellPosture,
     Watch,
+    WithdrawHere,
 )
 from cloister.model.messages.common import SignInMethod
-from cloister.model.messages.from_agent import Delegate, EndDelegation
+from cloister.model.messages.from_agent import Delegate, EndDelegation, ListRequests, WithdrawRequest
 from cloister.model.messages.from_exchange import Refused, SignInStarted
 from cloister.model.reasons import REASONS, Code
 
@@ -53,7 +55,7 @@ class Answers:
                 await self._service.wait_ready()
                 is_apps = isinstance(request, Apps)
                 await channel.answer({"apps": self._apps()} if is_apps else self._service.posture.describe())
-            case ExplainName() | DelegateTo() | EndDelegationOf():
+            case ExplainName() | DelegateTo() | EndDelegationOf() | OwnRequestsHere() | WithdrawHere():
                 await channel.answer(await self._ask(request))
             case RequestName():
                 await channel.answer(await self._request(request))
@@ -124,7 +126,7 @@ class Answers:
             for segment in sorted(segments, key=lambda segment: segment.name)
         ]
 
-    async def _ask(self, request: ExplainName | DelegateTo | EndDelegationOf) -> dict[str, Any]:
+    async def _ask(self, request: ExplainName | DelegateTo | EndDelegationOf | OwnRequestsHere | WithdrawHere) -> dict[str, Any]:
         match request:
             case ExplainName(host=host, port=port, protocol=protocol):
                 answer = await self._service.explain(host, port, protocol)
@@ -132,6 +134,10 @@ class Answers:
                 answer = await self._service.ask(lambda ref: Delegate(ref=ref, workload=workload, seconds=seconds))
             case EndDelegationOf(id=id):
                 answer = await self._service.ask(lambda ref: EndDelegation(ref=ref, id=id))
+            case OwnRequestsHere():
+                answer = await self._service.ask(lambda ref: ListRequests(ref=ref))
+            case WithdrawHere(id=id):
+                answer = await self._service.ask(lambda ref: WithdrawRequest(ref=ref, id=id))
         if isinstance(answer, Refused):
             raise ClientError(answer.code, answer.message, answer.remedy)
         return answer.model_dump(exclude={"type", "ref"})

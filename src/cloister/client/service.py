@@ -32,6 +32,7 @@ from cloister.model.messages.from_exchange import (
     EndSession,
     Explained,
     FromExchange,
+    OwnRequests,
     PostureAsk,
     Proved,
     Refused,
@@ -44,7 +45,7 @@ from cloister.model.reasons import REASONS, Code
 
 log = logging.getLogger("cloister.client")
 
-Reply = Explained | Requested | Delegated | DelegationEnded | Refused
+Reply = Explained | Requested | OwnRequests | Delegated | DelegationEnded | Refused
 """What answers a question of a person."""
 
 READY_WAIT = 10.0  # seconds that a request waits for the link and the catalogue
@@ -203,8 +204,8 @@ class ClientService:
             case Refused():
                 self._run(self.sessions.on_refused(message, now))
                 self.stepping.on_code(message.code)
-            case Explained(ref=ref) | Requested(ref=ref) | Delegated(ref=ref) | DelegationEnded(ref=ref):
-                self._answer(ref, message)
+            case Explained() | Requested() | OwnRequests() | Delegated() | DelegationEnded():
+                self._answer(message.ref, message)
             case Proved():
                 if self._proving is not None:
                     self._proving.on_proved(message)

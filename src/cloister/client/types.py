@@ -51,6 +51,17 @@ class RequestName(_Request):
     seconds: Annotated[int, Field(ge=1, le=30 * 86400)] | None = None
 
 
+class OwnRequestsHere(_Request):
+    """What the person asked for."""
+
+    op: Literal["requests"]
+
+
+class WithdrawHere(_Request):
+    op: Literal["withdraw"]
+    id: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+
+
 class OpenProxy(_Request):
     """SOCKS5 and HTTP CONNECT on a loopback address, until the connection closes."""
 
@@ -123,6 +134,8 @@ Request = Annotated[
     | Apps
     | ExplainName
     | RequestName
+    | OwnRequestsHere
+    | WithdrawHere
     | OpenProxy
     | OpenForward
     | OpenFlow

@@ -19,6 +19,7 @@ from cloister.model.messages.from_agent import (
     Health,
     Hello,
     Idle,
+    ListRequests,
     Posture,
     Prove,
     Quiet,
@@ -29,6 +30,7 @@ from cloister.model.messages.from_agent import (
     StepUp,
     WantCarrier,
     WantSession,
+    WithdrawRequest,
 )
 from cloister.model.reasons import Code
 from cloister.store.types import Agent, AgentRole
@@ -40,7 +42,19 @@ TWIN_SECONDS = 11.0  # a link whose peer is gone is noticed within 10 s: one tha
 
 _COMMON: tuple[type[Message], ...] = (Renew, Prove, Bye)
 _OF_ROLE: dict[AgentRole, tuple[type[Message], ...]] = {
-    "client": (WantSession, Explain, RequestAccess, Idle, Posture, StepUp, SignOut, Delegate, EndDelegation),
+    "client": (
+        WantSession,
+        Explain,
+        RequestAccess,
+        ListRequests,
+        WithdrawRequest,
+        Idle,
+        Posture,
+        StepUp,
+        SignOut,
+        Delegate,
+        EndDelegation,
+    ),
     "connector": (Health, Revoked, Quiet, ClusterKeys, Draining),
     "relay": (WantCarrier, Advertise, CutDone, Draining),
 }

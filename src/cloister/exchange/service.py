@@ -1,7 +1,7 @@
 """The exchange at work: every event of the core is taken here, once, and handed to the part that it concerns."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import assert_never
 
 from pydantic import ValidationError
@@ -29,6 +29,7 @@ from cloister.exchange.state import State
 from cloister.exchange.verify import Verifier
 from cloister.model.facts import Destination
 from cloister.model.hosts import HostError, parse_host
+from cloister.model.messages.common import MAX_OWN_REQUESTS
 from cloister.model.messages.from_agent import (
     Advertise,
     Bye,
@@ -46,6 +47,7 @@ from cloister.model.messages.from_agent import (
     Health,
     Hello,
     Idle,
+    ListRequests,
     Posture,
     Prove,
     Quiet,
@@ -56,11 +58,12 @@ from cloister.model.messages.from_agent import (
     StepUp,
     WantCarrier,
     WantSession,
+    WithdrawRequest,
     read_from_agent,
 )
-from cloister.model.messages.from_exchange import Requested
+from cloister.model.messages.from_exchange import OwnRequest, OwnRequests, Requested
 from cloister.model.reasons import Code
-from cloister.store.types import Actor, Agent
+from cloister.store.types import AccessRequest, Actor, Agent
 
 log = logging.getLogger("cloister.exchange")
 
@@ -230,7 +233,7 @@ class Exchange:
             self._desk.refuse(link, Code.NOT_AUTHORISED)  # a program that acts for somebody neither signs them in nor out
             return
         match message:
-            case RequestAccess():
+            case RequestAccess() | ListRequests() | WithdrawRequest():
                 self._desk.answer(link, self._request(link, agent, message), ref=message.ref)
             case WantSession() | Explain() | Idle() | Posture() | StepUp() | SignOut() | Delegate() | EndDelegation():
                 self._serve_client(link, message)
@@ -284,17 +287,46 @@ class Exchange:
             case Posture():
                 self._devices.report(link.agent, message)
 
-    async def _request(self, link: LiveLink, agent: Agent, message: RequestAccess) -> Requested:
+    async def _request(
+        self, link: LiveLink, agent: Agent, message: RequestAccess | ListRequests | WithdrawRequest
+    ) -> Requested | OwnRequests:
         if agent.actor is not None:
             raise Refusal(
                 Code.NOT_AUTHORISED, "a program that acts for somebody asks for nothing in their name", "let the person ask"
             )
+        actor = Actor(f"user:{self._state.name_of(agent.principal)}", link.source)
+        match message:
+            case ListRequests():
+                return self._own_requests(message.ref, self._approvals.of_principal(agent.principal or ""))
+            case WithdrawRequest(id=id):
+                return self._own_requests(message.ref, [await self._approvals.withdraw(actor, agent.principal or "", id)])
+            case RequestAccess():
+                return await self._ask_for(actor, agent, message)
+
+    def _own_requests(self, ref: int, requests: Sequence[AccessRequest]) -> OwnRequests:
+        name_of = self._state.name_of
+        listed = [
+            OwnRequest(
+                id=request.id,
+                user=name_of(request.principal),
+                segment=name_of(request.segment),
+                reason=request.reason,
+                seconds=request.seconds,
+                state=request.state,
+                created_at=request.created_at,
+                until=request.until,
+                note=request.note,
+            )
+            for request in requests[:MAX_OWN_REQUESTS]
+        ]
+        return OwnRequests(ref=ref, requests=listed)
+
+    async def _ask_for(self, actor: Actor, agent: Agent, message: RequestAccess) -> Requested:
         try:
             host = parse_host(message.host)
         except HostError as error:
             raise Refusal(Code.HOST_MALFORMED, str(error)) from None
         target = Destination(host, message.port or self._sessions.first_port(host, message.protocol), message.protocol)
-        actor = Actor(f"user:{self._state.name_of(agent.principal)}", link.source)
         request = await self._approvals.ask(actor, agent.principal or "", target, message.reason, message.seconds)
         return Requested(
             ref=message.ref,

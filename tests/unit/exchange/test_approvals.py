@@ -9,8 +9,8 @@ from tests.unit.exchange.conftest import Agent, Api, World, eventually
 from tests.unit.exchange.test_evidence import want
 
 from cloister.exchange.state import load_state
-from cloister.model.messages.from_agent import RequestAccess, WantSession
-from cloister.model.messages.from_exchange import EndSession, Refused, Requested, Session
+from cloister.model.messages.from_agent import ListRequests, RequestAccess, WantSession, WithdrawRequest
+from cloister.model.messages.from_exchange import EndSession, OwnRequests, Refused, Requested, Session
 from cloister.model.reasons import Code
 from cloister.store import sessions as session_rows
 from cloister.store.service import Change
@@ -63,6 +63,26 @@ async def test_a_flow_that_waits_goes_on_when_it_is_approved_and_ends_with_the_a
     lab.clock.offset += 121
     end = await ada.receive(EndSession)
     assert (end.sessions, end.code) == ([session.session], Code.APPROVAL_EXPIRED)
+
+
+async def test_whoever_asked_lists_and_withdraws_over_the_same_link(lab: World) -> None:
+    ada, bea = await _world(lab)
+    bob, request = await lab.client("bob"), await _ask(ada)
+    assert isinstance(request, Requested)
+    ada.send(ListRequests(ref=51))
+    (mine,) = (await ada.receive(OwnRequests)).requests
+    assert (mine.id, mine.user, mine.segment, mine.state) == (request.id, "ada", "jupyter", "pending")
+    bob.send(ListRequests(ref=51))
+    assert (await bob.receive(OwnRequests)).requests == []
+    bob.send(WithdrawRequest(ref=52, id=request.id))
+    others = await bob.receive(Refused)
+    bob.send(WithdrawRequest(ref=52, id="0" * 16))
+    assert await bob.receive(Refused) == others
+    await bea.ok("POST", f"/requests/{request.id}/approve", json={})
+    assert isinstance(await want(ada, 1), Session)
+    ada.send(WithdrawRequest(ref=53, id=request.id))
+    assert [one.state for one in (await ada.receive(OwnRequests)).requests] == ["withdrawn"]
+    assert (await ada.receive(EndSession)).code == Code.APPROVAL_EXPIRED
 
 
 async def test_nobody_approves_for_themselves_or_without_being_asked_to(lab: World) -> None:

@@ -9,6 +9,7 @@ MAX_MESSAGE_BYTES = 1 << 20
 MAX_POSTURE_FACTS = 256
 MAX_CLUSTER_KEYS = 16
 MAX_POSTURE_PROFILES = 64
+MAX_OWN_REQUESTS = 100
 
 Id = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 Port = Annotated[int, Field(ge=1, le=65535)]

@@ -158,6 +158,21 @@ class RequestAccess(Message):
     seconds: Annotated[int, Field(ge=1, le=30 * 86400)] | None = None
 
 
+class ListRequests(Message):
+    """Client: the requests for access of its principal. Answered with OwnRequests or Refused."""
+
+    type: Literal["list_requests"] = "list_requests"
+    ref: int
+
+
+class WithdrawRequest(Message):
+    """Client: take a request of its principal back. Answered with OwnRequests, of this one, or Refused."""
+
+    type: Literal["withdraw_request"] = "withdraw_request"
+    ref: int
+    id: Id
+
+
 class Idle(Message):
     """Client: these sessions carry no flow any more and need not be renewed."""
 
@@ -251,6 +266,8 @@ FromAgent = Annotated[
     | WantSession
     | Explain
     | RequestAccess
+    | ListRequests
+    | WithdrawRequest
     | Idle
     | Posture
     | Health

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue, TypeAdapter
 
 from cloister.model.messages.common import (
+    MAX_OWN_REQUESTS,
     MAX_POSTURE_FACTS,
     MAX_POSTURE_PROFILES,
     Assignment,
@@ -196,6 +197,26 @@ class Requested(Message):
     until: int
 
 
+class OwnRequest(Message):
+    id: Id
+    user: Text
+    segment: Text
+    reason: Text
+    seconds: int
+    state: Literal["pending", "approved", "denied", "withdrawn"]
+    created_at: int
+    until: int
+    note: Text
+
+
+class OwnRequests(Message):
+    """Requests for access of the client's principal, newest first."""
+
+    type: Literal["own_requests"] = "own_requests"
+    ref: int
+    requests: Annotated[list[OwnRequest], Field(max_length=MAX_OWN_REQUESTS)]
+
+
 class Assignments(Message):
     """Connector: the segments to serve, whole set."""
 
@@ -277,6 +298,7 @@ FromExchange = Annotated[
     | EndSession
     | Explained
     | Requested
+    | OwnRequests
     | Assignments
     | Snapshot
     | Revoke
