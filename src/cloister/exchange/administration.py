@@ -9,7 +9,7 @@ from typing import Literal
 from cloister import _core
 from cloister.exchange.book import LiveSession, SessionBook
 from cloister.exchange.changes import Changes
-from cloister.exchange.errors import Refusal
+from cloister.exchange.errors import Refusal, not_found
 from cloister.exchange.facts import borrowers_of, words_of_switch
 from cloister.exchange.links import LiveLink, Switchboard
 from cloister.exchange.relays import RelaySet
@@ -118,7 +118,7 @@ class Administration:
     async def revoke_key(self, actor: Actor, id: str) -> None:
         with self._store.read() as connection:
             if agent_rows.find_provisioning_key(connection, id) is None:
-                raise Refusal(Code.NOT_FOUND)
+                raise not_found("key", id)
         now = int(self._clock())
         entry = self._changes.entry(actor, "key.revoke", id)
         await self._changes.commit(entry, lambda change: agent_rows.revoke_provisioning_key(change, id, now))
@@ -252,7 +252,7 @@ class Administration:
     def _agent(self, id: str) -> Agent:
         agent = self._state.agents.get(id)
         if agent is None:
-            raise Refusal(Code.NOT_FOUND)
+            raise not_found("agent", id)
         return agent
 
     def _drop(self, agent: Agent, code: Code, why: str = "") -> None:
@@ -315,7 +315,7 @@ class Administration:
     async def revoke_session(self, actor: Actor, id: str) -> int:
         session = self._book.get(id)
         if session is None:
-            raise Refusal(Code.NOT_FOUND)
+            raise not_found("live session", id)
         return await self._revoke(actor, [session], id)
 
     async def revoke_sessions_of(self, actor: Actor, principal: str) -> int:
@@ -350,7 +350,7 @@ class Administration:
     async def remove_kill_switch(self, actor: Actor, id: str) -> None:
         switch = self._state.kill_switches.get(id)
         if switch is None:
-            raise Refusal(Code.NOT_FOUND)
+            raise not_found("kill switch", id)
         entry = self._changes.entry(actor, "kill_switch.remove", f"{switch.scope} {switch.target}")
         await self._changes.commit(entry, lambda change: session_rows.delete_kill_switch(change, id))
         self._state.kill_switches.pop(id, None)
@@ -369,7 +369,7 @@ class Administration:
             case "session":
                 session = self._book.get(target)
                 if session is None:
-                    raise Refusal(Code.NOT_FOUND, f"there is no live session `{target}`")
+                    raise not_found("live session", target)
                 return f"{session.client}/{session.segment}"  # none between these two takes its place while the switch is on
             case _:
                 document = self._state.find(scope, target)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from cloister.exchange.book import SessionBook
 from cloister.exchange.changes import Changes
-from cloister.exchange.errors import Refusal
+from cloister.exchange.errors import Refusal, not_found
 from cloister.exchange.facts import may_approve, principal_of
 from cloister.exchange.state import State
 from cloister.exchange.verify import Verifier
@@ -79,7 +79,7 @@ class Approvals:
         async with self._lock:
             request = self._find(id)
             if request.principal != principal_id:
-                raise Refusal(Code.NOT_FOUND)
+                raise not_found("request", id)
             return await self._end(actor, request, "withdrawn", "access.withdraw", "")
 
     # ------------------------------------------------------------ answering
@@ -129,14 +129,14 @@ class Approvals:
     def _find(self, id: str) -> AccessRequest:
         request = self._state.requests.get(id)
         if request is None or request.until <= self._clock():
-            raise Refusal(Code.NOT_FOUND)
+            raise not_found("request", id)
         return request
 
     def _answerable(self, user: str, id: str) -> AccessRequest:
         """What somebody may not answer does not exist for them (case 68)."""
         request = self._find(id)
         if not may_approve(self._state.library, request, user):
-            raise Refusal(Code.NOT_FOUND)
+            raise not_found("request", id)
         if request.state not in ("pending", "approved"):
             raise Refusal(Code.CONFLICT, f"the request `{id}` is {request.state} already")
         return request

@@ -20,7 +20,7 @@ from cloister.exchange.delta import (
     touched_principals,
     update_library,
 )
-from cloister.exchange.errors import Refusal, refuse_errors
+from cloister.exchange.errors import Refusal, not_found, refuse_errors
 from cloister.exchange.settings import Settings
 from cloister.exchange.state import COMPILED, Generations, Library, State, changed_kinds, make_library, parse_row
 from cloister.exchange.touched import touched_sessions
@@ -188,14 +188,22 @@ class Changes:
             changed = groups_without(self._state.library, key) if kind == "user" else []
             return Draft(changed, [key], cause=Code.USER_DISABLED if kind == "user" else None)
 
-        return await self.edit(actor, f"{kind}.delete", draft)
+        try:
+            return await self.edit(actor, f"{kind}.delete", draft)
+        except Refusal as refusal:
+            if refusal.code is not Code.REFERENCE_UNKNOWN:
+                raise
+            users = ", ".join(dict.fromkeys(f"{error['document']}" for error in refusal.errors))
+            raise Refusal(Code.CONFLICT, f"the {kind} `{name}` is used by {users}", "take it out there first") from None
 
     async def set_member(self, actor: Actor, group: str, user: str, *, member: bool) -> None:
         """Add a user to a group or take one out; no change if it is so already."""
         document = self._state.find("group", group)
         parsed = None if document is None else self._state.parsed[document.id]
-        if document is None or not isinstance(parsed, Group) or self._state.find("user", user) is None:
-            raise Refusal(Code.NOT_FOUND)
+        if document is None or not isinstance(parsed, Group):
+            raise not_found("group", group)
+        if self._state.find("user", user) is None:
+            raise not_found("user", user)
         others = tuple(name for name in parsed.users if name != user)
         users = (*others, user) if member else others
         if len(users) > MAX_MEMBERS:
@@ -217,7 +225,7 @@ class Changes:
         document = self._state.find("user", name)
         parsed = None if document is None else self._state.parsed[document.id]
         if document is None or not isinstance(parsed, User):
-            raise Refusal(Code.NOT_FOUND)
+            raise not_found("user", name)
         known = self._state.accounts.get(document.id)
         account = Account(
             document.id,
@@ -264,7 +272,7 @@ class Changes:
                 seen = 0 if stored is None else stored.generation
                 raise Refusal(Code.CONFLICT, f"the {key[0]} `{key[1]}` has generation `{seen}` by now, not `{expected}`")
             if must_exist is True and stored is None:
-                raise Refusal(Code.NOT_FOUND)
+                raise not_found(key[0].replace("-", " "), key[1])
         if must_exist is False:
             first = documents[0]
             if self._state.find(first.kind, first.name) is not None:

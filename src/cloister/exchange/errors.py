@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from cloister.model.parse import DocumentError
 from cloister.model.reasons import REASONS, Code
 
+MAX_NAME = 128  # characters of what was asked for that an answer repeats
+
 
 class Refusal(Exception):
     """A request is refused: a stable code, one sentence, what to do next. `errors` are positions in a document."""
@@ -23,6 +25,11 @@ class Refusal(Exception):
         self.errors = tuple(errors)
         self.status = status
         super().__init__(f"{code}: {self.message}")
+
+
+def not_found(what: str, name: str) -> Refusal:
+    """For what the caller may know of. Whoever may not gets the same answer as for what does not exist."""
+    return Refusal(Code.NOT_FOUND, f"there is no {what} `{name[:MAX_NAME]}`", "check the spelling")
 
 
 def refuse_errors(errors: Sequence[DocumentError]) -> None:

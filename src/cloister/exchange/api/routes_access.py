@@ -23,7 +23,7 @@ from cloister.exchange.api.schemas import (
 )
 from cloister.exchange.api.schemas_evidence import DeviceSet
 from cloister.exchange.book import LiveSession
-from cloister.exchange.errors import Refusal
+from cloister.exchange.errors import Refusal, not_found
 from cloister.exchange.facts import facts_anywhere, facts_of
 from cloister.model.facts import Destination, Facts
 from cloister.model.hosts import HostError, parse_host
@@ -170,7 +170,7 @@ def _add_agents(routes: Routes, parts: Parts) -> None:
 def _known(parts: Parts, id: str) -> Agent:
     agent = parts.state.agents.get(id)
     if agent is None:
-        raise Refusal(Code.NOT_FOUND)
+        raise not_found("agent", id)
     return agent
 
 
@@ -235,7 +235,7 @@ def _add_sessions(routes: Routes, parts: Parts) -> None:
         agent = parts.state.agents.get(session.client)
         facts = None if agent is None else facts_of(parts.state, agent, int(parts.clock()))
         if facts is None:
-            raise Refusal(Code.NOT_FOUND)
+            raise not_found("live session", id)
         return _explained(explain(parts.state.policy, facts, SegmentId(session.segment), int(parts.clock())))
 
     @routes.add("POST", "/api/v1/sessions/{id}/revoke", guard="admin", audit="session.revoke")
@@ -247,7 +247,7 @@ def _add_sessions(routes: Routes, parts: Parts) -> None:
     async def revoke_sessions_of_user(name: str, who: CallerIs) -> Revoked:
         document = parts.state.find("user", name)
         if document is None:
-            raise Refusal(Code.NOT_FOUND)
+            raise not_found("user", name)
         return Revoked(sessions=await parts.administration.revoke_sessions_of(who.actor, document.id))
 
     @routes.add("GET", "/api/v1/explain", guard="auditor")
@@ -271,18 +271,20 @@ def _asked(parts: Parts, form: ExplainAsk) -> Facts:
     if form.client is not None:
         facts = facts_of(parts.state, _known(parts, form.client), int(parts.clock()))
     else:
-        key = ("user", form.user) if form.user else ("workload", form.workload or "")
-        row = parts.state.find(*key)
-        facts = None if row is None else facts_anywhere(parts.state, row.id, int(parts.clock()))
+        kind, name = ("user", form.user) if form.user else ("workload", form.workload or "")
+        row = parts.state.find(kind, name)
+        if row is None:
+            raise not_found(kind, name)
+        facts = facts_anywhere(parts.state, row.id, int(parts.clock()))
     if facts is None:
-        raise Refusal(Code.NOT_FOUND)
+        raise Refusal(Code.NOT_FOUND, "nobody is signed in there any more")
     return facts
 
 
 def _live(parts: Parts, id: str) -> LiveSession:
     session = parts.book.get(id)
     if session is None:
-        raise Refusal(Code.NOT_FOUND)
+        raise not_found("live session", id)
     return session
 
 

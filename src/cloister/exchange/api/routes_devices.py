@@ -17,7 +17,7 @@ from cloister.exchange.api.schemas_evidence import (
     ProfileAnswer,
 )
 from cloister.exchange.devices.service import Pushed
-from cloister.exchange.errors import Refusal
+from cloister.exchange.errors import Refusal, not_found
 from cloister.exchange.facts import evidence_of
 from cloister.identity.posture.report import REFUSED
 from cloister.identity.posture.rules import evaluate
@@ -93,14 +93,14 @@ def _device(parts: Parts, name: str) -> tuple[str, Device]:
     row = parts.state.find("device", name)
     document = None if row is None else parts.state.parsed[row.id]
     if row is None or not isinstance(document, Device):
-        raise Refusal(Code.NOT_FOUND)
+        raise not_found("device", name)
     return row.id, document
 
 
 def _known_client(parts: Parts, id: str) -> Agent:
     agent = parts.state.agents.get(id)
     if agent is None or agent.role != "client":
-        raise Refusal(Code.NOT_FOUND)
+        raise not_found("client", id)
     return agent
 
 

@@ -11,7 +11,7 @@ from cloister.exchange.api.parts import Caller, Parts
 from cloister.exchange.api.routing import Routes, caller
 from cloister.exchange.api.schemas import Applied, Document
 from cloister.exchange.changes import Applied as AppliedChange
-from cloister.exchange.errors import Refusal
+from cloister.exchange.errors import Refusal, not_found
 from cloister.model.documents import KINDS
 from cloister.model.print import print_documents
 from cloister.model.reasons import Code
@@ -60,7 +60,7 @@ def _add_kind(routes: Routes, parts: Parts, path: str, kind: str) -> None:
     async def read_kind(name: str, response: Response) -> Document:
         row = parts.state.find(kind, name)
         if row is None:
-            raise Refusal(Code.NOT_FOUND)
+            raise not_found(kind.replace("-", " "), name)
         response.headers["etag"] = f'"{row.generation}"'
         return _document(row)
 

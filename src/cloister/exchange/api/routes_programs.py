@@ -7,8 +7,7 @@ from fastapi import APIRouter, Depends, Query
 from cloister.exchange.api.parts import Caller, Parts
 from cloister.exchange.api.routing import Routes, caller
 from cloister.exchange.api.schemas import DelegationAnswer, Empty
-from cloister.exchange.errors import Refusal
-from cloister.model.reasons import Code
+from cloister.exchange.errors import not_found
 from cloister.store.types import Delegation
 
 CallerIs = Annotated[Caller, Depends(caller)]
@@ -39,7 +38,7 @@ def make_routes(parts: Parts) -> APIRouter:
         """The caller's own. Those of others do not exist here."""
         row = parts.state.delegations.get(id)
         if row is None or row.user != who.account.user:
-            raise Refusal(Code.NOT_FOUND)
+            raise not_found("delegation", id)
         await parts.programs.delegations.revoke(who.actor, id)
         return Empty()
 

@@ -11,7 +11,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from cloister.exchange.api.parts import Caller, Parts
 from cloister.exchange.api.routing import Routes, caller, source_of
 from cloister.exchange.api.schemas import Empty, ProviderSecret, ProviderSignIn, ProviderWait, SignedIn, SignInOffer
-from cloister.exchange.errors import Refusal
+from cloister.exchange.errors import Refusal, not_found
 from cloister.exchange.signin.browsers import COOKIE
 from cloister.exchange.signin.pages import Page, confirm_page, message_page
 from cloister.model.providers import IdentityProvider
@@ -116,7 +116,7 @@ def _add_provider(routes: Routes, parts: Parts) -> None:
         row = parts.state.find("identity-provider", name)
         document = None if row is None else parts.state.parsed[row.id]
         if row is None or not isinstance(document, IdentityProvider):
-            raise Refusal(Code.NOT_FOUND)
+            raise not_found("identity provider", name)
         if document.client_secret_file is not None:
             raise Refusal(Code.CONFLICT, f"`{name}` takes its secret from `client_secret_file`", "leave that out first")
         await parts.sign_ins.secrets.store(row.id, form.secret)

@@ -8,7 +8,7 @@ from cloister.exchange.api.parts import Caller, Parts
 from cloister.exchange.api.routing import Routes, caller, source_of, transmitter_of
 from cloister.exchange.api.schemas import Empty
 from cloister.exchange.api.schemas_evidence import TransmitterSecretMade, TransmitterSecretSet, TransmitterStatus
-from cloister.exchange.errors import Refusal
+from cloister.exchange.errors import Refusal, not_found
 from cloister.exchange.signals.receiver import ACTION, MAX_TOKEN_BYTES
 from cloister.exchange.signals.types import Transmitter
 from cloister.identity.signals.types import EventRefused
@@ -83,5 +83,5 @@ async def _read_token(request: Request) -> str:
 def _known(parts: Parts, name: str) -> Transmitter:
     found = parts.signals.receiver.find(name)
     if found is None:
-        raise Refusal(Code.NOT_FOUND)
+        raise not_found("signal transmitter", name)
     return found

@@ -18,7 +18,7 @@ from cloister.exchange.api.schemas import (
     UserCreate,
 )
 from cloister.exchange.changes import check_password_form
-from cloister.exchange.errors import Refusal
+from cloister.exchange.errors import Refusal, not_found
 from cloister.exchange.workers import run_in
 from cloister.model.documents import Group, User
 from cloister.model.reasons import Code
@@ -150,7 +150,7 @@ def _document(parts: Parts, name: str) -> User:
     row = parts.state.find("user", name)
     document = None if row is None else parts.state.parsed[row.id]
     if not isinstance(document, User):
-        raise Refusal(Code.NOT_FOUND)
+        raise not_found("user", name)
     return document
 
 
@@ -158,7 +158,7 @@ def _user(parts: Parts, name: str) -> UserAnswer:
     document = _document(parts, name)
     row = parts.state.find("user", name)
     if row is None:
-        raise Refusal(Code.NOT_FOUND)
+        raise not_found("user", name)
     account = parts.state.accounts.get(row.id)
     groups = sorted(group.name for group in parts.state.parsed.values() if isinstance(group, Group) and name in group.users)
     return UserAnswer(

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Callable
 
 from cloister.exchange.changes import Changes
-from cloister.exchange.errors import Refusal
+from cloister.exchange.errors import Refusal, not_found
 from cloister.exchange.programs.types import Lent
 from cloister.exchange.settings import Settings
 from cloister.exchange.state import State
@@ -70,12 +70,12 @@ class Delegations:
         """A person's own; those of others do not exist for them."""
         delegation = self._state.delegations.get(id)
         if delegation is None or delegation.user != agent.principal or agent.actor is not None:
-            raise Refusal(Code.NOT_FOUND)
+            raise not_found("delegation", id)
         await self.revoke(Actor(f"user:{self._state.name_of(delegation.user)}", source), id)
 
     async def revoke(self, actor: Actor, id: str) -> None:
         if id not in self._state.delegations:
-            raise Refusal(Code.NOT_FOUND)
+            raise not_found("delegation", id)
         now = int(self._clock())
         if self._state.delegations[id].revoked_at is None:
             entry = self._changes.entry(actor, "delegation.revoke", id)

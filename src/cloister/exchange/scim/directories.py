@@ -8,7 +8,7 @@ from typing import Literal
 
 from cloister.exchange.attempts import Counter, group_of
 from cloister.exchange.changes import Changes
-from cloister.exchange.errors import Refusal
+from cloister.exchange.errors import Refusal, not_found
 from cloister.exchange.settings import Limits
 from cloister.exchange.state import State
 from cloister.exchange.writer import Writer
@@ -87,7 +87,7 @@ class Directories:
     def _named(self, name: str) -> Directory:
         directory = self._state.directories.named(name)
         if directory is None:
-            raise Refusal(Code.NOT_FOUND)
+            raise not_found("directory", name)
         return directory
 
     async def _put(self, actor: Actor, action: str, directory: Directory, check: Callable[[], None] = lambda: None) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from cloister.exchange.errors import Refusal
+from cloister.exchange.errors import Refusal, not_found
 from cloister.exchange.evidence import Evidence
 from cloister.exchange.signals.standing import OVERRIDE, OWN_REPORT, RISK, SIGNAL, counting, risk_parts
 from cloister.exchange.state import State
@@ -95,7 +95,7 @@ class RiskScores:
     def _subject(self, kind: Kind, name: str) -> Subject:
         document = self._state.find(kind, name)
         if document is None:
-            raise Refusal(Code.NOT_FOUND)
+            raise not_found(kind, name)
         return Subject(kind, document.id)
 
     def _source(self, source: str) -> str:

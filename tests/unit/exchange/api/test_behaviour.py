@@ -80,6 +80,19 @@ async def test_tie_and_unknown_reference_are_refused_with_their_codes(lab: World
     assert _problem(await lab.api.call("POST", "/documents", content=unknown))["code"] == "reference_unknown"
 
 
+async def test_what_is_used_is_deleted_only_when_nothing_names_it(lab: World) -> None:
+    await lab.api.ok(
+        "POST", "/documents", content="{kind: rule, name: second, effect: permit, who: {users: [ada]}, what: {segments: [jupyter]}}"
+    )
+    answer = await lab.api.call("DELETE", "/connector-groups/lab")
+    assert answer.status_code == 409
+    assert _problem(answer)["message"] == "the connector-group `lab` is used by segment jupyter, segment postgres"
+    problem = _problem(await lab.api.call("DELETE", "/segments/jupyter"))
+    assert problem["message"].startswith("the segment `jupyter` is used by ")
+    assert "rule second" in problem["message"]
+    assert problem["remedy"] == "take it out there first"
+
+
 async def test_dry_run_changes_nothing(lab: World) -> None:
     before = await lab.api.ok("GET", "/documents")
     answer = await lab.api.ok("POST", "/documents", params={"dry_run": "true"}, content="{kind: device, name: laptop}")

@@ -188,7 +188,7 @@ async def test_case_80_foreign_and_unknown_ids_answer_alike(lab: World) -> None:
                 headers={"authorization": f"Bearer {lab.api.token}"},
                 json=BODIES.get(f"{method} {path}"),
             )
-            answers.append((answer.status_code, answer.text))
+            answers.append((answer.status_code, answer.text.replace(id, "ID")))  # each names what was asked for
         assert set(answers) == {answers[0]}, path
         assert answers[0][0] == 404, path
 
