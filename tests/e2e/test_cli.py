@@ -157,6 +157,12 @@ def test_every_error_of_a_file_is_told_at_its_place(lab: Lab, admin: Client) -> 
     assert all(line.startswith("bad.yaml:") for line in lines[:-1])
     assert len(lines) >= 3
     assert "[document_malformed]" in lines[-1]
+    refused = json.loads(admin.run("apply", "-f", "bad.yaml", "--json").stderr)
+    assert len(refused["errors"]) == len(lines) - 1
+    assert {error["file"] for error in refused["errors"]} == {"bad.yaml"}
+    assert (
+        f"bad.yaml:{refused['errors'][0]['line']}:{refused['errors'][0]['column']}: {refused['errors'][0]['message']}" == lines[0]
+    )
     assert admin.run("get", "segments", "x").returncode == 4
 
 
@@ -178,14 +184,20 @@ def test_key_is_printed_once_and_never_listed(lab: Lab, admin: Client) -> None:
 
 
 def test_what_is_gone_is_not_found(lab: Lab, admin: Client) -> None:
-    for arguments in (
-        ("get", "segments", "nothing"),
-        ("delete", "rule", "nothing"),
-        ("disable", "nobody"),
-        ("revoke", "agent", "0" * 16),
+    for arguments, named in (
+        (("get", "segments", "nothing"), b"there is no segment `nothing`"),
+        (("delete", "connector-group", "nothing"), b"there is no connector group `nothing`"),
+        (("disable", "nobody"), b"there is no user `nobody`"),
+        (("revoke", "agent", "0" * 16), b"there is no agent `0000000000000000`"),
     ):
         result = admin.run(*arguments)
-        assert result.returncode == 4, (arguments, result.stderr)
+        assert (result.returncode, named in result.stderr) == (4, True), (arguments, result.stderr)
+
+
+def test_a_missing_choice_is_told_on_one_line(admin: Client) -> None:
+    result = admin.run("kill")
+    assert result.returncode == 2
+    assert b"Choose from: all, user, device, segment" in result.stderr
 
 
 def test_hostile_names_reach_no_other_path(lab: Lab, admin: Client) -> None:

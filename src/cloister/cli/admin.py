@@ -1,8 +1,9 @@
 """What an administrator types: documents, accounts, keys, and the ends of things, over the REST API."""
 
 import sys
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -13,9 +14,6 @@ from cloister.cli.listing import get
 from cloister.cli.output import clean, print_json
 from cloister.client.dirs import state_dir
 from cloister.client.errors import ClientError
-
-if TYPE_CHECKING:
-    pass
 
 Name = Annotated[str, typer.Argument(metavar="NAME", show_default=False)]
 MAX_BUNDLE = 8 << 20
@@ -172,20 +170,19 @@ def apply(
     as_json: Json = False,
 ) -> None:
     """Write segments, rules, groups and the rest: all documents of a file, or none of them."""
-    from cloister.cli.api import ApiRefusal
-
     content = _read_bundle(file)
     with open_api(state) as api:
         try:
             answer = api.call("POST", "/documents", content=content, query={"dry_run": "true" if dry_run else None})
-        except ApiRefusal as refusal:
-            if as_json or not refusal.errors:
+        except ClientError as refusal:
+            if not refusal.errors:
                 raise
-            for error in refusal.errors:
+            for error in refusal.errors if not as_json else ():
                 print(f"{clean(file)}:{_position(error)}: {clean(error.get('message'))}", file=sys.stderr)
             count = len(refusal.errors)
             summary = f"`{clean(file)}` has {count} error{'s' if count > 1 else ''}; nothing was changed"
-            raise ClientError(refusal.code, summary, refusal.remedy) from None
+            placed = [{"file": file, **error} for error in refusal.errors]
+            raise ClientError(refusal.code, summary, refusal.remedy, placed) from None
     if as_json:
         print_json(answer)
         return
@@ -210,7 +207,7 @@ def _read_bundle(file: str) -> bytes:
     return content
 
 
-def _position(error: dict[str, Any]) -> str:
+def _position(error: Mapping[str, Any]) -> str:
     line, column = error.get("line"), error.get("column")
     return f"{line}:{column}" if line is not None and column is not None else str(line or "")
 

@@ -154,18 +154,10 @@ class Api:
         return response.text
 
 
-class ApiRefusal(ClientError):
-    """A refusal of the exchange, with the positions in a document if there are any."""
-
-    def __init__(self, code: str, message: str, remedy: str, errors: list[dict[str, Any]]) -> None:
-        super().__init__(code, message, remedy)
-        self.errors = errors
-
-
 def _refusal(response: httpx.Response) -> ClientError:
     try:
         fields = response.json()
-        return ApiRefusal(
+        return ClientError(
             str(fields["code"]), str(fields["message"]), str(fields.get("remedy", "")), list(fields.get("errors", []))
         )
     except (ValueError, KeyError, TypeError):

@@ -76,7 +76,9 @@ def run() -> None:
         sys.exit(Exit.INTERRUPTED)
     except BrokenPipeError:
         sys.exit(Exit.FAILED)
-    except (AgentError, ClientError) as error:
+    except ClientError as error:
+        fail(error.code, error.message, error.remedy, error.errors, as_json=as_json)
+    except AgentError as error:
         fail(error.code, error.message, error.remedy, as_json=as_json)
     except Exception as error:
         if logging.getLogger().isEnabledFor(logging.INFO):
@@ -87,5 +89,6 @@ def run() -> None:
 
 
 def _uncapitalised(text: str) -> str:
-    """As our own messages are written, and without what only names an exception."""
+    """As our own messages are written: on one line, and without what only names an exception."""
+    text = " ".join(text.split())
     return text[:1].lower() + text[1:].replace(": Value error, ", ": ", 1).rstrip(".")

@@ -2,8 +2,9 @@
 
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
-from typing import NoReturn
+from typing import Any, NoReturn
 
 
 class Exit(IntEnum):
@@ -108,17 +109,17 @@ def exit_code(code: str) -> Exit:
     return next((number for number, codes in _EXITS.items() if code in codes), Exit.FAILED)
 
 
-def tell_failure(code: str, message: str, remedy: str, *, as_json: bool = False) -> None:
-    """One line on standard error: what, which value, what to do next, and the stable code."""
+def tell_failure(code: str, message: str, remedy: str, errors: Sequence[Mapping[str, Any]] = (), *, as_json: bool = False) -> None:
+    """One line on standard error: what, which value, what to do next, and the stable code; in JSON also each position in a document."""
     if as_json:
-        text = json.dumps({"error": code, "message": message, "remedy": remedy})
+        text = json.dumps({"error": code, "message": message, "remedy": remedy, **({"errors": list(errors)} if errors else {})})
     else:
         text = f"error: {message}" + (f"; {remedy}" if remedy else "") + f" [{code}]"
     print(_one_line(text), file=sys.stderr)
 
 
-def fail(code: str, message: str, remedy: str = "", *, as_json: bool = False) -> NoReturn:
-    tell_failure(code, message, remedy, as_json=as_json)
+def fail(code: str, message: str, remedy: str = "", errors: Sequence[Mapping[str, Any]] = (), *, as_json: bool = False) -> NoReturn:
+    tell_failure(code, message, remedy, errors, as_json=as_json)
     sys.exit(exit_code(code))
 
 

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from cloister.model.documents import KINDS, Document
+from cloister.model.durations import print_duration
 from cloister.model.fields import FORMS
 from cloister.model.hosts import shown
 from cloister.model.reasons import Code
@@ -37,8 +38,10 @@ class DocumentError:
     path: Path = ()
 
     def __str__(self) -> str:
-        place = f"{self.source}:{self.line}:{self.column}: " if self.line else f"{self.document}: " if self.document else ""
-        return f"{place}{self.message}"
+        place = self.document
+        if self.line:
+            place = f"{self.source}:{self.line}:{self.column}" if self.source else f"line {self.line}, column {self.column}"
+        return f"{place}: {self.message}" if place else self.message
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +177,11 @@ _KINDS_OF_VALUE = {
 }
 
 
+def _as_written(limit: int, given: object) -> str:
+    """A limit in the form of the value that breaks it: a duration has a unit."""
+    return print_duration(limit) if isinstance(given, str) else str(limit)
+
+
 def _sentence(detail: ErrorDetails, kind: type[Document]) -> str:
     """One error of pydantic in our own words: the field, the value, what to write."""
     field_name = next((str(step) for step in reversed(detail["loc"]) if isinstance(step, str) and step != "[key]"), "document")
@@ -198,9 +206,9 @@ def _sentence(detail: ErrorDetails, kind: type[Document]) -> str:
         case "string_too_long":
             return f"`{field_name}` is too long: at most `{context['max_length']}` characters"
         case "greater_than_equal":
-            return f"`{value}` is too small for `{field_name}`: at least `{context['ge']}`"
+            return f"`{value}` is too small for `{field_name}`: at least `{_as_written(context['ge'], detail['input'])}`"
         case "less_than_equal":
-            return f"`{value}` is too large for `{field_name}`: at most `{context['le']}`"
+            return f"`{value}` is too large for `{field_name}`: at most `{_as_written(context['le'], detail['input'])}`"
         case other:
             expected = _KINDS_OF_VALUE.get(other)
             return (

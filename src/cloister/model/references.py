@@ -157,7 +157,7 @@ class _Check:
             )
             self._report(Code.REFERENCE_UNKNOWN, message, workload, ("issuer",))
         elif not found and ("/" not in workload.issuer or workload.claims):
-            message = f"there is no token issuer `{workload.issuer}`: create it first, or correct the name"
+            message = f"there is no token issuer `{workload.issuer}`"
             self._report(Code.REFERENCE_UNKNOWN, message, workload, ("issuer",))
         elif found and (why := why_too_wide(workload, found[0].type)) is not None:
             self._report(Code.DOCUMENT_MALFORMED, why, workload, ("claims",))
@@ -168,7 +168,7 @@ class _Check:
         """`given` are names that need no document."""
         for at, name in enumerate(names):
             if (kind, name) not in self._by_key and name not in given:
-                message = f"there is no {kind.replace('-', ' ')} `{name}`: create it first, or correct the name"
+                message = f"there is no {kind.replace('-', ' ')} `{name}`"
                 self._report(Code.REFERENCE_UNKNOWN, message, document, (*path, at))
 
     def _check_circles(self, among: Iterable[Group]) -> None:

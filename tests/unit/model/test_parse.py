@@ -93,6 +93,9 @@ what: 3
         ("allow: ['fe80::%eth0/64']", "`fe80::%eth0/64` has a zone: an interface of one machine means nothing on another"),
         ("mode: last-known", "`mode: last-known` needs `continuity`: how long flows may outlive the exchange, such as `15m`"),
         ("continuity: 15m", "`continuity` belongs to `mode: last-known`: a strict segment ends with its ticket"),
+        ("health: {interval: 2h}", "`2h` is too large for `interval`: at most `1h`"),
+        ("health: {timeout: 0s}", "`0s` is too small for `timeout`: at least `1s`"),
+        ("health: {timeout: 90}", "`90` is too large for `timeout`: at most `60`"),
         ("labels: {team: 3}", "`team` is text: put it in quotes"),
     ],
 )
