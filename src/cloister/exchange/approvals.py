@@ -53,10 +53,15 @@ class Approvals:
         if not reason or len(reason) > MAX_REASON or not reason.isprintable():
             raise Refusal(Code.ARGUMENT_INVALID, f"a reason has `1` to `{MAX_REASON}` printable characters", "say what it is for")
         segment = self._state.policy.find(target)
-        rules = [] if principal is None or segment is None else self._rules_to_approve(principal, segment)
-        if principal is None or segment is None or not rules:
+        permits = [] if principal is None or segment is None else self._permits(principal, segment)
+        if segment is None or not permits:
             raise Refusal(Code.NOT_FOUND, "there is no such name that you could ask for")
-        rule = rules[0]
+        rule = next((permit for permit in permits if permit.rule.approval is not None), None)
+        if rule is None:
+            name = self._state.name_of(segment)
+            raise Refusal(
+                Code.CONFLICT, f"`{name}` needs no approval from anybody", "try it; `cloister explain` says what it takes"
+            )
         longest = _longest(rule)
         wanted = longest if seconds is None else seconds
         if not SHORTEST <= wanted <= longest:
@@ -122,9 +127,8 @@ class Approvals:
 
     # ------------------------------------------------------------
 
-    def _rules_to_approve(self, principal: Principal, segment: SegmentId) -> Sequence[CompiledRule]:
-        rules = self._state.policy.rules_for(principal, segment)
-        return [rule for rule in rules if rule.permits and rule.rule.approval is not None]
+    def _permits(self, principal: Principal, segment: SegmentId) -> Sequence[CompiledRule]:
+        return [rule for rule in self._state.policy.rules_for(principal, segment) if rule.permits]
 
     def _find(self, id: str) -> AccessRequest:
         request = self._state.requests.get(id)

@@ -179,6 +179,16 @@ async def test_case_68_what_nobody_could_be_given_cannot_be_asked_for(lab: World
     assert isinstance(await _ask(ada, 62), Requested)  # negative control
 
 
+async def test_what_needs_no_approval_is_not_asked_for(lab: World) -> None:
+    ada, _ = await _world(lab)
+    await lab.apply(
+        "{kind: rule, name: science-uses-jupyter, effect: permit, who: {groups: [science]}, what: {segments: [jupyter]}}"
+    )
+    refused = await _ask(ada)
+    assert isinstance(refused, Refused)
+    assert (refused.code, refused.message) == (Code.CONFLICT, "`jupyter` needs no approval from anybody")
+
+
 async def test_two_approvers_at_once_answer_once_and_for_all(lab: World) -> None:
     ada, bea = await _world(lab)
     request = await _ask(ada)
