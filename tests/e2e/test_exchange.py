@@ -1,6 +1,7 @@
 """The exchange as a process: killed, stopped, started again, under load of changes."""
 
 import contextlib
+import itertools
 import os
 import select
 import signal
@@ -193,6 +194,22 @@ def test_flows_outlive_the_exchanges_restart_and_sessions_go_on(flows: tuple[Lab
     assert flow.recv(5) == b"still"
     assert [session["id"] for session in lab.call("GET", "/sessions")] == before
     flow.close()
+
+
+def test_an_agent_warns_once_that_the_exchange_is_gone_and_once_that_it_is_back(
+    flows: tuple[Lab, Service, Process, Entrance],
+) -> None:
+    lab, _service, connector, _door = flows
+    before = len(connector.output)
+    lab.exchange.process.kill()
+    wait_for(lambda: connector.output.count("no link to the exchange", before) >= 4, "four attempts")
+    lab.start_exchange()
+    wait_for(lambda: "is up" in connector.output[before:], "the link")
+    attempts = [line for line in connector.output[before:].splitlines() if "no link to the exchange" in line]
+    warned = [line.partition(": no link to the exchange ")[2].partition(";")[0] for line in attempts if " WARNING " in line]
+    assert 1 <= len(warned) < len(attempts)
+    assert all(one != other for one, other in itertools.pairwise(warned)), warned
+    assert " WARNING cloister.link: the link to the exchange" in connector.output[before:]
 
 
 def test_revoked_while_the_exchange_was_down_is_revoked_when_it_is_back(flows: tuple[Lab, Service, Process, Entrance]) -> None:

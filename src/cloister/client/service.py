@@ -275,7 +275,8 @@ class ClientService:
         self._tell(notice)
 
     def _tell(self, notice: Notice) -> None:
-        log.warning("%s%s", notice.text, f"; {notice.remedy}" if notice.remedy else "")
+        level = logging.INFO if self.watchers else logging.WARNING  # a watcher says it to the person
+        log.log(level, "%s%s", notice.text, f"; {notice.remedy}" if notice.remedy else "")
         for watcher in self.watchers:
             if not watcher.full():
                 watcher.put_nowait(notice)
