@@ -86,7 +86,7 @@ async fn attempt(case: &Case, text: &str, own: &[IpAddr], listener: SocketAddr) 
         _ => parse_host(text.as_bytes()).map(|host| (host, 443)),
     };
     let Ok((host, port)) = parsed else {
-        assert!(Pattern::parse(text).is_err(), "a segment may name {text:?}, and the dial may not");
+        assert!(case.kind == "authority" || Pattern::parse(text).is_err(), "a segment may name {text:?}, and the dial may not");
         return Outcome { result: Err(Code::HostMalformed), host: None, dialled: Vec::new() };
     };
     // the segment names this very text, as an operator would write it
