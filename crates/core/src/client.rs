@@ -2,6 +2,7 @@
 //!
 //! Never decides who may do what: it asks Python once per session and is answered by `grant` or `refuse`.
 
+mod entrance;
 pub mod sessions;
 pub mod tunnels;
 
@@ -17,17 +18,15 @@ use tokio::time::{Instant, timeout};
 use crate::carrier::RelayPlace;
 use crate::code::Code;
 use crate::dial::Dialer;
-use crate::flow::datagrams::Datagrams;
-use crate::flow::live::{Endable, Live};
-use crate::flow::pump::{End, Pump};
-use crate::flow::{Flows, Local, TcpFlow, UdpFlow, Waiting};
+use crate::flow::{Flows, Local};
 use crate::host::Destination;
 use crate::ids::Id;
 use crate::runtime::{Event, Events, Stats};
 use crate::segment::{Segments, Visible};
 use crate::tls::Trust;
 use crate::tunnel::client::{FlowGuard, MAX_STREAMS, Opened};
-use crate::tunnel::stream::{State, code_of_end};
+use crate::tunnel::stream::State;
+use entrance::Entrance;
 use sessions::{Answer, Found, Grant, PENDING_LIFE, Sessions};
 use tunnels::{LONG_PATIENCE, SHORT_PATIENCE, Tunnels};
 
@@ -237,70 +236,6 @@ async fn without_carrier(mut tunnel: crate::tunnel::stream::Handle, patience: Du
     }
 }
 
-/// A flow entered in its session; leaves it when dropped.
-struct Place {
-    plane: Arc<Plane>,
-    session: Id,
-    number: u64,
-    guard: FlowGuard,
-}
-
-impl Place {
-    fn enter(plane: &Arc<Plane>, grant: &Grant, flow: Arc<dyn Endable>, guard: FlowGuard) -> Result<Place, Code> {
-        let number = plane.lock().enter(grant.session, flow).ok_or(Code::SessionRevoked)?;
-        plane.stats.flows.add(1);
-        plane.stats.flows_opened.add(1);
-        Ok(Place { plane: Arc::clone(plane), session: grant.session, number, guard })
-    }
-
-    fn code_of_end(&self, code: Code) -> Code {
-        code_of_end(code, Some(&self.guard.tunnel().handle()))
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let moved = self.plane.lock().leave(self.session, self.number);
-        self.plane.stats.flows.sub(1);
-        self.plane.stats.bytes_in.add(moved.received);
-        self.plane.stats.bytes_out.add(moved.sent);
-    }
-}
-
-struct Tcp {
-    live: Arc<Live>,
-    opened: Opened,
-    place: Place,
-}
-
-impl TcpFlow for Tcp {
-    fn run(self: Box<Self>, local: Local, early: Bytes) -> Waiting<'static, Code> {
-        let Tcp { live, opened, place } = *self;
-        let started = live.start(Pump::new(End::Client, local, opened.send, opened.receive, early));
-        Box::pin(async move {
-            match started {
-                Ok(()) => place.code_of_end(live.run(place.guard.tunnel().load()).await.0),
-                Err(code) => code,
-            }
-        })
-    }
-}
-
-struct Udp {
-    datagrams: Arc<Datagrams>,
-    place: Place,
-}
-
-impl UdpFlow for Udp {
-    fn send(&self, datagram: Bytes) -> bool {
-        self.datagrams.send(&datagram)
-    }
-
-    fn receive(&self) -> Waiting<'_, Result<Bytes, Code>> {
-        Box::pin(async { self.datagrams.receive().await.map_err(|code| self.place.code_of_end(code)) })
-    }
-}
-
 /// The client's data plane. Dropping it ends everything.
 pub struct Client {
     plane: Arc<Plane>,
@@ -424,27 +359,5 @@ impl Client {
 impl Drop for Client {
     fn drop(&mut self) {
         self.close();
-    }
-}
-
-struct Entrance(Arc<Plane>);
-
-impl Flows for Entrance {
-    fn open_tcp(&self, destination: Destination) -> Waiting<'_, Result<Box<dyn TcpFlow>, Code>> {
-        Box::pin(async move {
-            let (grant, opened, guard) = self.0.open(&destination).await?;
-            let live = Live::new();
-            let place = Place::enter(&self.0, &grant, live.clone(), guard)?;
-            Ok(Box::new(Tcp { live, opened, place }) as Box<dyn TcpFlow>)
-        })
-    }
-
-    fn open_udp(&self, destination: Destination) -> Waiting<'_, Result<Box<dyn UdpFlow>, Code>> {
-        Box::pin(async move {
-            let (grant, opened, guard) = self.0.open(&destination).await?;
-            let datagrams = Arc::new(Datagrams::new(End::Client, opened.send, opened.receive, Arc::clone(guard.tunnel().load())));
-            let place = Place::enter(&self.0, &grant, datagrams.clone(), guard)?;
-            Ok(Box::new(Udp { datagrams, place }) as Box<dyn UdpFlow>)
-        })
     }
 }
