@@ -8,7 +8,8 @@ use std::time::Instant;
 
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::opt::EdnsCode;
-use hickory_proto::rr::rdata::{A, AAAA, PTR, SOA};
+use hickory_proto::rr::rdata::svcb::SvcParamValue;
+use hickory_proto::rr::rdata::{A, AAAA, PTR, SOA, SVCB};
 use hickory_proto::rr::{DNSClass, Name as DnsName, RData, Record, RecordType};
 
 use super::names::{Lookup, Names};
@@ -99,12 +100,29 @@ pub fn passes(answer: &[u8], question: &[u8], names: &Names) -> bool {
         && answer.metadata.id == question.metadata.id
         && answer.queries.len() == question.queries.len()
         && answer.queries.iter().zip(&question.queries).all(|(a, b)| same(a, b));
-    let points_here = |record: &Record| match &record.data {
-        RData::A(address) => names.pools().contains(address.0.into()),
-        RData::AAAA(address) => names.pools().contains(address.0.into()),
-        _ => false,
+    let pools = names.pools();
+    // what an application dials for an IPv4-mapped address is the IPv4 one
+    let is_here = |address: IpAddr| pools.contains(address.to_canonical());
+    answers_it && !answer.all_sections().flat_map(|record| addresses(&record.data)).any(is_here)
+}
+
+/// Every address that a record tells an application to dial.
+fn addresses(data: &RData) -> Vec<IpAddr> {
+    let hints = |service: &SVCB| {
+        let hints = service.svc_params.iter().map(|(_, value)| match value {
+            SvcParamValue::Ipv4Hint(hint) => hint.0.iter().map(|address| address.0.into()).collect(),
+            SvcParamValue::Ipv6Hint(hint) => hint.0.iter().map(|address| address.0.into()).collect(),
+            _ => Vec::new(),
+        });
+        hints.flatten().collect()
     };
-    answers_it && !answer.all_sections().any(points_here)
+    match data {
+        RData::A(address) => vec![address.0.into()],
+        RData::AAAA(address) => vec![address.0.into()],
+        RData::HTTPS(service) => hints(service),
+        RData::SVCB(service) => hints(service),
+        _ => Vec::new(),
+    }
 }
 
 /// SERVFAIL to a query that no upstream answered.

@@ -1,6 +1,8 @@
 use std::sync::Arc;
 
+use hickory_proto::rr::rdata::HTTPS;
 use hickory_proto::rr::rdata::opt::{ClientSubnet, EdnsOption};
+use hickory_proto::rr::rdata::svcb::{IpHint, SvcParamKey};
 
 use super::super::names::{Names, Pools};
 use super::*;
@@ -296,6 +298,29 @@ fn upstream_answer_must_fit_its_question_and_stay_out_of_the_pool() {
     };
     assert!(reply(&add([192, 0, 2, 1])));
     assert!(!reply(&add([100, 64, 3, 4])), "rebinding into the pool");
+    let add_six = |address: &str| {
+        let data = RData::AAAA(AAAA(address.parse().unwrap()));
+        move |reply: &mut Message| {
+            reply.add_answer(Record::from_rdata(DnsName::from_ascii("www.example.").unwrap(), 60, data.clone()));
+        }
+    };
+    assert!(reply(&add_six("2001:db8::1")));
+    assert!(reply(&add_six("::ffff:192.0.2.1")));
+    assert!(!reply(&add_six("fd12:3456:789a::7")));
+    assert!(!reply(&add_six("::ffff:100.64.3.4")), "dialled as 100.64.3.4");
+    let hint = |value: SvcParamValue, key: SvcParamKey| {
+        let service = SVCB::new(1, DnsName::root(), vec![(key, value)]);
+        move |reply: &mut Message| {
+            let name = DnsName::from_ascii("www.example.").unwrap();
+            reply.add_answer(Record::from_rdata(name, 60, RData::HTTPS(HTTPS(service.clone()))));
+        }
+    };
+    let four = |address: [u8; 4]| hint(SvcParamValue::Ipv4Hint(IpHint(vec![A(address.into())])), SvcParamKey::Ipv4Hint);
+    let six = |address: &str| hint(SvcParamValue::Ipv6Hint(IpHint(vec![AAAA(address.parse().unwrap())])), SvcParamKey::Ipv6Hint);
+    assert!(reply(&four([192, 0, 2, 1])));
+    assert!(!reply(&four([100, 64, 3, 4])));
+    assert!(reply(&six("2001:db8::1")));
+    assert!(!reply(&six("fd12:3456:789a::7")));
     assert!(!reply(&|reply| reply.metadata.id = 1));
     assert!(!reply(&|reply| reply.metadata.message_type = MessageType::Query));
     assert!(!reply(&|reply| reply.queries.clear()));
