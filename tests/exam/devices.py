@@ -21,6 +21,7 @@ from cloister.client.errors import ClientError
 from cloister.client.service import ClientService
 from cloister.client.types import ClientSettings
 from cloister.model.first_contact import ExchangeTarget
+from cloister.model.messages.from_agent import Prove
 from cloister.model.messages.from_exchange import Refused, Requested, SignedIn, SignInStarted
 from cloister.model.reasons import Code
 
@@ -76,6 +77,17 @@ class Device:
             return where.result().url
         return service.stepping.started.url
 
+    async def stepped_up(self) -> None:
+        """Until the sign-in that was begun has succeeded."""
+        assert self._stepping is not None
+        async with asyncio.timeout(READY_WAIT):
+            await self._stepping
+
+    async def prove(self, token: str) -> None:
+        """Show another token over the link."""
+        service = self._service or await self._start()
+        service.link.send(Prove(token=token))
+
     async def door(self, host: str, port: int) -> str:
         """A loopback port of this device that leads to the destination. Raises AgentError if nobody is signed in."""
         service = self._service or await self._start()
@@ -127,6 +139,8 @@ class Host:
             "begin": lambda: self._begin(device, request),
             "finish": lambda: self._finish(device),
             "step_up": lambda: self._step_up(device),
+            "stepped_up": lambda: self._stepped_up(device),
+            "prove": lambda: self._prove(device, request),
             "door": lambda: self._door(device, request),
             "stop": lambda: self._stop(device),
             "request": lambda: self._request(device, request),
@@ -152,6 +166,14 @@ class Host:
 
     async def _step_up(self, device: Device) -> dict[str, Any]:
         return {"url": await device.step_up()}
+
+    async def _stepped_up(self, device: Device) -> dict[str, Any]:
+        await device.stepped_up()
+        return {}
+
+    async def _prove(self, device: Device, request: dict[str, Any]) -> dict[str, Any]:
+        await device.prove(request["token"])
+        return {}
 
     async def _door(self, device: Device, request: dict[str, Any]) -> dict[str, Any]:
         return {"address": await device.door(request["host"], request["port"])}

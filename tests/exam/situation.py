@@ -17,6 +17,7 @@ Deed = Literal[
     "be_signed_in",  # from before
     "sign_in_badly",  # with wrong, old or blocked ones: it must fail
     "require_sign_in",  # what was signed in is signed out: whoever goes on must sign in again
+    "sign_in_again",  # while the session is open, and nothing of it ends
     "hold",  # open everything that the party may open, and keep it open
     "lose_compliance",
     "resource_loses_compliance",
@@ -44,7 +45,7 @@ FULL_RIGHTS: dict[str, dict[str, Level]] = {
     "federated-full": {"RSS1": "full", "RSS2": "full"},
     "federated-limited": {"RSS1": "limited", "RSS2": "limited"},
     "federated-anywhere": {"RSS1": "full", "RSS2": "full"},
-    "just-in-time": {"RSS1": "full"},
+    "just-in-time": {"RSS1": "full", "RSS2": "full"},
     "service": {"RSS1": "full"},
 }
 """What each profile may at best; the profiles of columns.md, and those that a scenario's text gives to identities without a number."""
@@ -116,6 +117,12 @@ def _asker(row: Row) -> Asker:
         may = row.get("authorized") is not False or row.during_session
         return Asker("service-known" if may else "service-unknown", "service", "enterprise", place)
     device = row.get("endpoint_type") or "enterprise"
+    letter = profile[0].lower() if profile is not None else "o" if kind == "other" else "e"
+    if row.get("privilege_provisioned") is not None:  # whatever else they may, this right is temporary
+        return Asker(f"{letter}-temporary", "just-in-time", device, place)
+    if kind != "federated" and _proves_again(row) and (profile is None or profile[1] in "12"):
+        number = "1" if profile is None else profile[1]
+        return Asker(f"{letter}{'' if number == '1' else number}-step-up", number, device, place)
     if profile is not None:
         if profile[1] not in FULL_RIGHTS:
             raise NotUnderstood(f"profile `{profile}` is one for the internet, which is not behind this broker")
@@ -127,10 +134,12 @@ def _asker(row: Row) -> Asker:
         return Asker(rights, rights, device, place)
     if kind not in (None, "enterprise", "other"):
         raise NotUnderstood(f"`{kind}` is no identity that this fixture has")
-    letter = "o" if kind == "other" else "e"
-    if row.get("privilege_provisioned") is not None:
-        return Asker(f"{letter}-temporary", "just-in-time", device, place)
-    return Asker(f"{letter}{'1' if row.get('step_up_success') is None else '-step-up'}", "1", device, place)
+    return Asker(f"{letter}1", "1", device, place)
+
+
+def _proves_again(row: Row) -> bool:
+    """Whether the person proves who they are once more while a session is open: such people have an identity provider."""
+    return row.get("step_up_success") is not None or (row.during_session and row.get("auth_user") == "RA+")
 
 
 def _federated(row: Row, device: str) -> str:
@@ -143,9 +152,10 @@ def _federated(row: Row, device: str) -> str:
 
 def _resource(row: Row) -> str:
     asked = row.get("requested_access")
+    if row.get("step_up_success") is not None:
+        return "RSS3"  # what has an action that needs more than the rest
     if asked is None:
-        from_anything = row.get("step_up_success") is not None or row.get("endpoint_type") == "guest"
-        return "RSS3" if from_anything else "RSS1"
+        return "RSS3" if row.get("endpoint_type") == "guest" else "RSS1"
     if asked not in ("RSS1", "RSS2"):
         raise NotUnderstood(f"`{asked}` is on the internet, which is not behind this broker")
     return str(asked)
@@ -163,6 +173,8 @@ def _sign_ins(row: Row, *, standing: bool) -> list[Deed]:
     """What happens to the sign-in. Without a column the person, or the service, is signed in. `standing`: the party was signed in before."""
     before: list[Deed] = [] if standing else ["be_signed_in"]
     match row.get("auth_user") or row.get("auth_subject"):
+        case "RA+" if standing:
+            return ["sign_in_again"]
         case "RA+":
             return [*before, "require_sign_in", "sign_in"]
         case "RA-":

@@ -132,6 +132,27 @@ class World:
         if agent := self._agents.pop(key, None):
             self._api.call("POST", f"/agents/{agent}/revoke")
 
+    def sign_in_again(self, asker: Asker) -> None:
+        """While the client runs: a program shows its next token, a person goes to the provider once more."""
+        devices, device = self._places.devices(asker.place), self._device(asker)
+        if ("workload", asker.person) in self._documents:
+            before = self._vouched_until(asker)
+            until = time.monotonic() + ANSWER_WAIT
+            while not (proved := self._vouched_until(asker) > before) and time.monotonic() < until:
+                devices.ask("prove", device, token=self._places.programs.token(asker.person))
+                time.sleep(0.3)  # whole seconds are counted
+        elif self._provider(asker.person):
+            self._step_up(asker, acr="")
+            proved = devices.ask("stepped_up", device)["ok"]
+        else:
+            raise Unfit(f"`{asker.person}` has a password of the exchange's own: to sign in again is to begin anew")
+        if not proved:
+            raise Unfit(f"`{asker.person}` could not sign in again")
+
+    def _vouched_until(self, asker: Asker) -> int:
+        """For how long the program that is signed in on the device has proved itself."""
+        return int(self._api.call("GET", f"/agents/{self.agent(asker)}")["vouched_until"])
+
     def old_password(self, asker: Asker) -> str:
         return self._passwords.get(f"{asker.person} before", WRONG)
 
@@ -171,11 +192,14 @@ class World:
         return open_flow(devices.machine, answer["address"], patience) if answer["ok"] else None
 
     def hold(self, asker: Asker, resource: str, place: str) -> None:
-        for level in LEVELS:
-            if flow := self.open(asker, resource, place, level, REFUSAL_WAIT):
-                self.flows[asker, level] = flow
-        if not any(holder == asker for holder, _ in self.flows):
-            raise Unfit(f"`{asker.person}` has no session to begin with")
+        """Everything that opens. What was put back after the row before reaches the client over its link: until then it knows of nothing there."""
+        until = time.monotonic() + ANSWER_WAIT
+        while not any(holder == asker for holder, _ in self.flows):
+            if time.monotonic() > until:
+                raise Unfit(f"`{asker.person}` has no session to begin with")
+            for level in LEVELS:
+                if flow := self.open(asker, resource, place, level, REFUSAL_WAIT):
+                    self.flows[asker, level] = flow
 
     # ------------------------------------------------------------ what an administrator, a directory or a signal changes
 
@@ -266,7 +290,8 @@ class World:
     def fail_step_up(self, asker: Asker) -> None:
         """The provider does not recognise the person, ends their session there, and tells the exchange (back-channel logout)."""
         provider = self._provider(asker.person)
-        assert provider is not None
+        if provider is None:
+            raise Unfit(f"`{asker.person}` has no identity provider to sign in at again")
         self._step_up(asker, deny="yes")
         self._browsers[self._key(asker)].leave(provider["issuer"], provider["client_id"])
         self._agents.pop(self._key(asker), None)

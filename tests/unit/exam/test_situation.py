@@ -55,7 +55,25 @@ def test_during_a_session_the_flow_stands_before_the_state_changes() -> None:
     assert deeds(scenario="F-4", endpoint_compliant=False, outcome="terminate") == ["be_signed_in", "hold", "lose_compliance"]
     assert deeds(outcome="terminate", auth_user="RA-") == ["be_signed_in", "hold", "require_sign_in", "sign_in_badly"]
     assert deeds(outcome="keep", auth_endpoint="RA+") == ["be_signed_in", "hold"]
+    assert deeds(outcome="keep", auth_user="RA+", user_profile="E2") == ["be_signed_in", "hold", "sign_in_again"]
+    assert deeds(outcome="keep", auth_subject="RA+", subject_type="service") == ["be_signed_in", "hold", "sign_in_again"]
     assert deeds(outcome="terminate", auth_resource="RA-") == ["be_signed_in", "hold", "resource_fails"]
+
+
+def test_who_proves_again_while_a_session_is_open_has_an_identity_provider() -> None:
+    def person(**fields: Any) -> str:
+        return plan_of(**fields).askers["subject"].person
+
+    assert person(outcome="keep", auth_user="RA+") == person(outcome="keep", auth_user="RA+", user_profile="E1") == "e-step-up"
+    assert person(outcome="keep", auth_user="RA+", user_profile="O2") == "o2-step-up"
+    assert person(outcome="terminate", step_up_success=False, user_profile="E1", requested_access="RSS1") == "e-step-up"
+    assert person(outcome="allow", auth_user="RA+", user_profile="E1") == "e1"
+
+
+def test_a_temporary_right_is_that_of_whoever_has_no_other() -> None:
+    made = plan_of(outcome="terminate", privilege_provisioned=False, user_profile="E1", requested_access="RSS2", scenario="F-7")
+    assert [step.deed for step in made.steps] == ["be_signed_in", "grant", "hold", "take_back"]
+    assert (made.askers["subject"].person, made.best("subject")) == ("e-temporary", "full")
 
 
 def test_the_newcomer_is_seen_only_while_the_identity_is_in_use() -> None:
