@@ -29,6 +29,7 @@ HOSTS = ("10.77.0.1", "10.77.0.2")
 CONGESTION_CONTROL = "cubic"
 SYSCTLS = {
     "net/ipv4/tcp_congestion_control": CONGESTION_CONTROL,
+    "net/ipv4/ip_local_reserved_ports": "7000-7999",  # where set-ups listen: no connection out may take one of these before
     "net/ipv4/ip_local_port_range": "1024 65535",  # tens of thousands of connections a second leave TIME_WAIT behind
     "net/ipv4/tcp_tw_reuse": "1",
     "net/core/somaxconn": "8192",
