@@ -21,7 +21,7 @@ from deployment import Deployment, DeploymentError
 from netlab import Machine
 
 from bench.run import EXCHANGE, HOSTS
-from bench.watch import open_tcp, split
+from bench.watch import open_tcp, release, split
 
 ROOT = Path(__file__).parent.parent
 PORTS = tuple(range(7001, 7011))
@@ -134,7 +134,7 @@ def service() -> Iterator[None]:
         yield
     finally:
         for listener in listeners:
-            listener.close()
+            release(listener)
 
 
 def _accept(listener: socket.socket) -> None:

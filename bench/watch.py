@@ -63,12 +63,21 @@ class Service:
         with contextlib.suppress(OSError):
             while True:
                 data, peer = self._channel.recvfrom(64)
+                if not data:
+                    return
                 self.last["UDP"] = time.monotonic()
                 self._channel.sendto(data, peer)
 
     def close(self) -> None:
-        self._listener.close()
-        self._channel.close()
+        release(self._listener)
+        release(self._channel)
+
+
+def release(listener: socket.socket) -> None:
+    """Closing alone does not let go of the port while a thread waits for what comes there."""
+    with contextlib.suppress(OSError):  # it wakes the thread, and says that datagrams have no connection to shut down
+        listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
 
 
 class Late(Exception):
