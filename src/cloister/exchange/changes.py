@@ -272,7 +272,7 @@ class Changes:
                 seen = 0 if stored is None else stored.generation
                 raise Refusal(Code.CONFLICT, f"the {key[0]} `{key[1]}` has generation `{seen}` by now, not `{expected}`")
             if must_exist is True and stored is None:
-                raise not_found(key[0].replace("-", " "), key[1])
+                raise not_found(*key)
         if must_exist is False:
             first = documents[0]
             if self._state.find(first.kind, first.name) is not None:

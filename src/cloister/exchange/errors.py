@@ -27,9 +27,9 @@ class Refusal(Exception):
         super().__init__(f"{code}: {self.message}")
 
 
-def not_found(what: str, name: str) -> Refusal:
+def not_found(kind: str, name: str) -> Refusal:
     """For what the caller may know of. Whoever may not gets the same answer as for what does not exist."""
-    return Refusal(Code.NOT_FOUND, f"there is no {what} `{name[:MAX_NAME]}`", "check the spelling")
+    return Refusal(Code.NOT_FOUND, f"there is no {kind.replace('-', ' ')} `{name[:MAX_NAME]}`", "check the spelling")
 
 
 def refuse_errors(errors: Sequence[DocumentError]) -> None:

@@ -60,7 +60,7 @@ def _add_kind(routes: Routes, parts: Parts, path: str, kind: str) -> None:
     async def read_kind(name: str, response: Response) -> Document:
         row = parts.state.find(kind, name)
         if row is None:
-            raise not_found(kind.replace("-", " "), name)
+            raise not_found(kind, name)
         response.headers["etag"] = f'"{row.generation}"'
         return _document(row)
 
