@@ -122,7 +122,7 @@ def _asker(row: Row) -> Asker:
         return Asker(f"{letter}-temporary", "just-in-time", device, place)
     if kind != "federated" and _proves_again(row) and (profile is None or profile[1] in "12"):
         number = "1" if profile is None else profile[1]
-        return Asker(f"{letter}{'' if number == '1' else number}-step-up", number, device, place)
+        return Asker(f"{letter}-step-up-{number}", number, device, place)
     if profile is not None:
         if profile[1] not in FULL_RIGHTS:
             raise NotUnderstood(f"profile `{profile}` is one for the internet, which is not behind this broker")

@@ -64,9 +64,9 @@ def test_who_proves_again_while_a_session_is_open_has_an_identity_provider() -> 
     def person(**fields: Any) -> str:
         return plan_of(**fields).askers["subject"].person
 
-    assert person(outcome="keep", auth_user="RA+") == person(outcome="keep", auth_user="RA+", user_profile="E1") == "e-step-up"
-    assert person(outcome="keep", auth_user="RA+", user_profile="O2") == "o2-step-up"
-    assert person(outcome="terminate", step_up_success=False, user_profile="E1", requested_access="RSS1") == "e-step-up"
+    assert person(outcome="keep", auth_user="RA+") == person(outcome="keep", auth_user="RA+", user_profile="E1") == "e-step-up-1"
+    assert person(outcome="keep", auth_user="RA+", user_profile="O2") == "o-step-up-2"
+    assert person(outcome="terminate", step_up_success=False, user_profile="E1", requested_access="RSS1") == "e-step-up-1"
     assert person(outcome="allow", auth_user="RA+", user_profile="E1") == "e1"
 
 
