@@ -95,10 +95,15 @@ class Link:
         self._run(self._machine.on_down(event.reason))
         retry = "" if event.retry_in is None else f"; next attempt in {event.retry_in:.1f} s"
         detail = f" ({event.detail})" if event.detail else ""
-        level = (
-            logging.WARNING if was_up or event.reason != self.last_refusal else logging.INFO
-        )  # not every attempt, while nothing is new
-        log.log(level, "no link to the exchange `%s`: %s%s%s", self.identity.address, event.reason, detail, retry)
+        is_news = was_up or event.reason != self.last_refusal
+        log.log(
+            logging.WARNING if is_news else logging.INFO,
+            "no link to the exchange `%s`: %s%s%s",
+            self.identity.address,
+            event.reason,
+            detail,
+            retry,
+        )
         self.last_refusal = event.reason
         if was_up:
             self._on_down()
@@ -144,8 +149,8 @@ class Link:
 
     def _became_ready(self, welcome: Welcome) -> None:
         self.welcome = welcome
-        level = logging.WARNING if self.last_refusal else logging.INFO  # whoever read that it was gone reads that it is back
-        log.log(level, "the link to the exchange `%s` is up", self.identity.address)
+        was_told = self.last_refusal != ""  # whoever read that it was gone reads that it is back
+        log.log(logging.WARNING if was_told else logging.INFO, "the link to the exchange `%s` is up", self.identity.address)
         self.last_refusal = ""
         self._disk.save_resume(welcome.resume)
         self._on_up()

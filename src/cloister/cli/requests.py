@@ -60,11 +60,12 @@ def show(
     """List requests: your own, and after `cloister admin sign-in` those you may answer."""
     from cloister.cli.api import has_signed_in
 
-    if has_signed_in(state or state_dir()):
+    directory = state or state_dir()
+    if has_signed_in(directory):
         with open_api(state) as api:
             found = api.call("GET", "/requests")
     else:
-        found = ask_once(state or state_dir(), {"op": "requests"})["requests"]
+        found = ask_once(directory, {"op": "requests"})["requests"]
     shown = [item for item in found if everything or item["state"] == "pending"]
     if as_json:
         print_json(shown)
@@ -88,10 +89,11 @@ def withdraw(id: Id, state: State = None, as_json: Json = False) -> None:
     """Take your own request back; what was approved ends at once."""
     from cloister.cli.api import has_signed_in
 
+    directory = state or state_dir()
     try:
-        answer = ask_once(state or state_dir(), {"op": "withdraw", "id": id})["requests"][0]
+        answer = ask_once(directory, {"op": "withdraw", "id": id})["requests"][0]
     except ClientError as error:
-        if error.code not in ("not_authenticated", "not_found") or not has_signed_in(state or state_dir()):
+        if error.code not in ("not_authenticated", "not_found") or not has_signed_in(directory):
             raise
         _answer(id, "withdraw", None, state, as_json=as_json)  # whoever asked over the API
     else:

@@ -3,16 +3,11 @@
 import socket
 
 from bench.watch import Service
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+from tests.unit.bench.test_haproxy import free_ports
 
 
 def test_ports_are_free_again_once_a_service_is_closed() -> None:
-    tcp, udp = _free_port(), _free_port()
+    tcp, udp, _ = free_ports()
     for _ in range(3):
         service = Service("127.0.0.1", tcp, udp)
         with socket.create_connection(("127.0.0.1", tcp)) as flow, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as channel:
