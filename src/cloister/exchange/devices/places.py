@@ -8,7 +8,7 @@ A link that is down counts nowhere, so that changing networks is no second place
 from collections import Counter, deque
 from dataclasses import dataclass, field
 
-from cloister.identity.posture.places import NetworkIndex
+from cloister.identity.posture.places import NetworkIndex, read_address
 
 SIGN_IN_SECONDS = 300
 SIGN_INS_PER_PRINCIPAL = 16
@@ -24,9 +24,15 @@ class _SignIn:
 
 @dataclass(slots=True)
 class _Presence:
-    links: dict[str, str] = field(default_factory=dict)  # client → address
+    links: dict[str, str] = field(default_factory=dict)  # client → address, without its port
     addresses: Counter[str] = field(default_factory=Counter)  # of links: a thousand clients behind one address are looked at once
     sign_ins: deque[_SignIn] = field(default_factory=lambda: deque(maxlen=SIGN_INS_PER_PRINCIPAL))
+    known: tuple[NetworkIndex, frozenset[str]] | None = None  # the places of `addresses`, by which networks
+
+    def places_of_links(self, networks: NetworkIndex) -> frozenset[str]:
+        if self.known is None or self.known[0] is not networks:
+            self.known = networks, frozenset(map(networks.place_of, self.addresses))
+        return self.known[1]
 
 
 class Places:
@@ -37,8 +43,10 @@ class Places:
     def up(self, principal: str, client: str, address: str) -> None:
         presence = self._of.setdefault(principal, _Presence())
         self._leave(presence, client)
-        presence.links[client] = address
-        presence.addresses[address] += 1
+        host = str(read_address(address))
+        presence.links[client] = host
+        presence.addresses[host] += 1
+        presence.known = None
 
     def down(self, principal: str, client: str) -> None:
         presence = self._of.get(principal)
@@ -68,7 +76,7 @@ class Places:
         presence = self._of.get(principal)
         if presence is None:
             return 1, None
-        found = {networks.place_of(address) for address in presence.addresses}
+        found = set(presence.places_of_links(networks))
         ends: list[int] = []
         for sign_in in presence.sign_ins:
             if sign_in.until > now and (sign_in.agent is None or sign_in.agent not in presence.links):
@@ -77,11 +85,12 @@ class Places:
         return max(1, len(found)), min(ends, default=None)
 
     def _leave(self, presence: _Presence, client: str) -> None:
-        address = presence.links.pop(client, None)
-        if address is not None:
-            presence.addresses[address] -= 1
-            if not presence.addresses[address]:
-                del presence.addresses[address]
+        host = presence.links.pop(client, None)
+        if host is not None:
+            presence.known = None
+            presence.addresses[host] -= 1
+            if not presence.addresses[host]:
+                del presence.addresses[host]
 
     def _drop_empty(self, principal: str, presence: _Presence) -> None:
         if not presence.links and not presence.sign_ins:

@@ -70,6 +70,42 @@ def test_places_are_those_of_live_links() -> None:
     assert places.count("ada", index, NOW) == (1, None)
 
 
+class Counting(NetworkIndex):
+    looked_up = 0
+
+    def place_of(self, address: str | None) -> str:
+        self.looked_up += 1
+        return super().place_of(address)
+
+
+def test_a_thousand_clients_behind_one_address_are_looked_at_once() -> None:
+    places, index = Places(), Counting()
+    for number in range(1000):
+        places.up("fleet", f"pod{number}", f"192.0.2.7:{number + 1}")
+    assert places.count("fleet", index, NOW) == (1, None)
+    assert index.looked_up == 1
+
+
+def test_places_are_looked_up_again_only_when_somebody_moves_or_networks_change() -> None:
+    places, index = Places(), Counting()
+    for number in range(10):
+        places.up("fleet", f"pod{number}", f"10.{number}.0.1:9")
+    assert [places.count("fleet", index, NOW) for _ in range(5)] == [(10, None)] * 5
+    assert index.looked_up == 10
+    assert places.count("fleet", NetworkIndex([Network(name="all", networks=("10.0.0.0/8",))]), NOW) == (1, None)
+    places.down("fleet", "pod0")
+    assert places.count("fleet", index, NOW) == (9, None)
+
+
+def test_addresses_that_cannot_be_read_are_one_place() -> None:
+    places, index = Places(), NetworkIndex()
+    places.up("fleet", "a", "")
+    places.up("fleet", "b", "nonsense:1")
+    assert places.count("fleet", index, NOW) == (1, None)
+    places.up("fleet", "c", "192.0.2.7:1")
+    assert places.count("fleet", index, NOW) == (2, None)
+
+
 def test_a_sign_in_counts_for_a_while_unless_it_made_a_client_that_is_up() -> None:
     places, index = Places(), NetworkIndex()
     places.up("ada", "laptop", "192.0.2.7:1")
