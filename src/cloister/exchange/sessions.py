@@ -28,7 +28,7 @@ from cloister.model.reasons import PENDING_SECONDS, REASONS, Code
 from cloister.policy.decide import decide
 from cloister.policy.explain import explain
 from cloister.store.types import Agent
-from cloister.telemetry.decisions import DecisionLog
+from cloister.telemetry.decisions import DecisionLog, Outcome
 from cloister.trust.types import TicketClaims
 
 DUE_PER_TURN = 100  # sessions that the clock has looked at between two turns of the loop
@@ -105,7 +105,7 @@ class Sessions:
         if asked is not None and decision.code is asked.code:
             self._questions[link.number, message.ref] = asked
             return
-        self._log.decided(self._clock(), decision, facts, agent.id, destination, None)
+        self._log.decided(self._clock(), [Outcome(decision, facts, agent.id, destination)])
         if not decision.allowed or decision.segment is None:
             self._turn_down(link, message, facts, decision, asked)
             return
@@ -255,6 +255,7 @@ class Sessions:
         live = [session for session in sessions if not session.ended]
         now = self._clock()
         ended: dict[tuple[Code, str], list[LiveSession]] = {}
+        outcomes: list[Outcome] = []
         for session, (facts, decision) in zip(live, self._judge(live), strict=True):
             if decision is not None and decision.allowed:
                 self._keep(session, decision)
@@ -264,10 +265,11 @@ class Sessions:
                 continue
             why, failed = "", frozenset[str]()
             if facts is not None and decision is not None:
-                self._log.decided(now, decision, facts, session.client, None, session.id)
+                outcomes.append(Outcome(decision, facts, session.client, session=session.id))
                 if decision.code is Code.KILL_SWITCH or self._may_explain(int(now)):
                     why, failed = self._why(session.client, facts, decision, session.segment)
             ended.setdefault((self._code(decision, cause, failed), why), []).append(session)
+        self._log.decided(now, outcomes)
         for (code, why), theirs in ended.items():
             self._revoker.revoke(theirs, code, why)
 

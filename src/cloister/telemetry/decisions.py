@@ -2,6 +2,8 @@
 
 import datetime
 import os
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from cloister.model.decision import Decision
@@ -11,6 +13,17 @@ from cloister.model.records import Record, write_record
 DIRECTORY = "exchange"
 FILE_BYTES = 16 << 20
 MAX_FILES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What was decided for whom. `destination` is what a client asked for; a session that stood is decided again by itself."""
+
+    decision: Decision
+    facts: Facts
+    client: str
+    destination: Destination | None = None
+    session: str | None = None
 
 
 class DecisionLog:
@@ -26,36 +39,29 @@ class DecisionLog:
         self._written = 0
         self._open()
 
-    def decided(
-        self, at: float, decision: Decision, facts: Facts, client: str, destination: Destination | None, session: str | None
-    ) -> None:
-        record = Record(
-            n=self._next,
-            at=_timestamp(at),
-            kind="decision",
-            code=decision.code,
-            session=session,
-            principal=facts.principal.id,
-            actor=None if facts.actor is None else facts.actor.id,
-            device=client,
-            segment=decision.segment,
-            rules=tuple(decision.rules),
-            protocol=None if destination is None else destination.protocol,
-            host=None if destination is None else destination.host,
-            port=None if destination is None else destination.port,
-        )
-        line = write_record(record) + b"\n"
-        if self._written + len(line) > self._file_bytes:
-            self.close()
-            self._open()
-        os.write(self._descriptor, line)
-        self._written += len(line)
-        self._next += 1
+    def decided(self, at: float, outcomes: Iterable[Outcome]) -> None:
+        """These were decided at this moment; their lines are written at once."""
+        timestamp, lines = _timestamp(at), list[bytes]()
+        for outcome in outcomes:
+            line = write_record(_record_of(outcome, self._next, timestamp)) + b"\n"
+            if self._written + len(line) > self._file_bytes:
+                self._append(lines)
+                lines = []
+                self.close()
+                self._open()
+            lines.append(line)
+            self._written += len(line)
+            self._next += 1
+        self._append(lines)
 
     def close(self) -> None:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+    def _append(self, lines: list[bytes]) -> None:
+        if lines:
+            os.write(self._descriptor, b"".join(lines))
 
     def _open(self) -> None:
         path = self._directory / f"{self._next:020d}.jsonl"
@@ -76,6 +82,25 @@ def _find_next(directory: Path) -> int:
         first = int(path.stem)
         return first + data.count(b"\n")
     return 1
+
+
+def _record_of(outcome: Outcome, number: int, timestamp: str) -> Record:
+    decision, facts, destination = outcome.decision, outcome.facts, outcome.destination
+    return Record(
+        n=number,
+        at=timestamp,
+        kind="decision",
+        code=decision.code,
+        session=outcome.session,
+        principal=facts.principal.id,
+        actor=None if facts.actor is None else facts.actor.id,
+        device=outcome.client,
+        segment=decision.segment,
+        rules=tuple(decision.rules),
+        protocol=None if destination is None else destination.protocol,
+        host=None if destination is None else destination.host,
+        port=None if destination is None else destination.port,
+    )
 
 
 def _timestamp(at: float) -> str:

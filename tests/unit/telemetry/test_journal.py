@@ -11,13 +11,13 @@ from cloister.model.facts import Destination, Facts, Principal
 from cloister.model.hosts import parse_host
 from cloister.model.ids import Generation, SegmentId, UserId
 from cloister.model.reasons import Code
-from cloister.model.records import Record, write_record
-from cloister.telemetry.decisions import DIRECTORY, DecisionLog
+from cloister.model.records import Record, read_record, write_record
+from cloister.telemetry.decisions import DIRECTORY, DecisionLog, Outcome
 from cloister.telemetry.journal import CursorMalformed, Filter, query
 
 FACTS = Facts(Principal("user", UserId("a" * 16), "ada"))
 DECISION = Decision("allow", Code.OK, Generation(1), SegmentId("b" * 16), visible=True)
-DESTINATION = Destination(parse_host("x.internal"), 80)
+OUTCOME = Outcome(DECISION, FACTS, "c" * 16, Destination(parse_host("x.internal"), 80))
 
 
 def _write(journal: Path, connector: str, first: int, records: list[Record], tail: bytes = b"") -> None:
@@ -32,13 +32,13 @@ def _at(second: int) -> str:
 def test_log_goes_on_numbering_after_a_restart_and_a_torn_line(tmp_path: Path) -> None:
     log = DecisionLog(tmp_path)
     for second in range(3):
-        log.decided(second, DECISION, FACTS, "c" * 16, DESTINATION, None)
+        log.decided(second, [OUTCOME])
     log.close()
     path = next((tmp_path / DIRECTORY).glob("*.jsonl"))
     with path.open("ab") as file:
         file.write(b'{"n": 4, "at": "20')
     log = DecisionLog(tmp_path)
-    log.decided(9, DECISION, FACTS, "c" * 16, DESTINATION, None)
+    log.decided(9, [OUTCOME])
     log.close()
     assert [entry.record.n for entry in query(tmp_path, Filter(), 10).entries] == [4, 3, 2, 1]
 
@@ -46,12 +46,25 @@ def test_log_goes_on_numbering_after_a_restart_and_a_torn_line(tmp_path: Path) -
 def test_log_is_bounded(tmp_path: Path) -> None:
     log = DecisionLog(tmp_path, file_bytes=1000, max_files=3)
     for second in range(100):
-        log.decided(second, DECISION, FACTS, "c" * 16, DESTINATION, None)
+        log.decided(second, [OUTCOME])
     log.close()
     files = list((tmp_path / DIRECTORY).glob("*.jsonl"))
     assert len(files) <= 3
     assert all(path.stat().st_size <= 1000 for path in files)
     assert query(tmp_path, Filter(), 1).entries[0].record.n == 100
+
+
+def test_what_is_decided_at_once_is_numbered_and_bounded_like_what_is_not(tmp_path: Path) -> None:
+    log = DecisionLog(tmp_path, file_bytes=1000, max_files=100)
+    log.decided(1, [])
+    log.decided(2, [OUTCOME] * 50)
+    log.decided(3, [OUTCOME])
+    log.close()
+    files = sorted((tmp_path / DIRECTORY).glob("*.jsonl"))
+    assert all(path.stat().st_size <= 1000 for path in files)
+    numbers = [[read_record(line).n for line in path.read_bytes().splitlines()] for path in files]
+    assert [number for inside in numbers for number in inside] == list(range(1, 52))
+    assert [inside[0] for inside in numbers] == [int(path.stem) for path in files]
 
 
 def test_file_of_another_form_is_passed_over(tmp_path: Path) -> None:
