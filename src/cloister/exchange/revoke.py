@@ -48,7 +48,7 @@ class Revoker:
         self._clock = clock
         self._patience = patience
         self._pending: list[_Pending] = []
-        self._gone: deque[str] = deque()  # sessions to be deleted from the store
+        self._gone: deque[str] = deque()  # sessions to be deleted from the store at the next tick
         self._deleting = False  # a deletion is on its way, and will take what is added before it begins
 
     def revoke(self, sessions: Iterable[LiveSession], code: Code, message: str = "") -> int:
@@ -69,7 +69,7 @@ class Revoker:
             self._tell_connector(connector, theirs, now)
         for client, ids in by_client.items():
             self._tell_client(client, ids, code, message)
-        self._delete([session.id for session in ended])
+        self._gone.extend(session.id for session in ended)
         return len(ended)
 
     def forget(self, sessions: Iterable[LiveSession]) -> None:
@@ -78,8 +78,7 @@ class Revoker:
         for id in ids:
             if session := self._book.get(id):
                 self._book.remove(session)
-        if ids:
-            self._delete(ids)
+        self._gone.extend(ids)
 
     def send_snapshot(self, connector: str) -> bool:
         """The whole set for this connector; tickets made later have a higher generation than it."""
@@ -103,6 +102,7 @@ class Revoker:
         return min((item.deadline for item in self._pending), default=None)
 
     def on_tick(self, now: float) -> None:
+        self._start_deletion()
         late = [item for item in self._pending if item.deadline <= now]
         if late:
             self._pending = [item for item in self._pending if item.deadline > now]
@@ -142,10 +142,9 @@ class Revoker:
             client, EndSession(sessions=ids, code=code, message=(message or reason.message)[:1024], remedy=reason.remedy)
         )
 
-    def _delete(self, ids: list[str]) -> None:
+    def _start_deletion(self) -> None:
         """All that has gathered by the time when the writer comes to it, in one transaction."""
-        self._gone.extend(ids)
-        if not self._deleting:
+        if self._gone and not self._deleting:
             self._deleting = True
             self._writer.start(self._delete_gone)
 

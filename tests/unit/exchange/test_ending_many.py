@@ -128,6 +128,7 @@ async def test_ended_sessions_leave_the_store_however_many_transactions_it_takes
     sessions = list(crowd.bare.book)
     for session in sessions:
         crowd.bare.revoker.revoke([session], Code.POLICY_CHANGED)
+        crowd.bare.revoker.on_tick(NOW)
         await asyncio.sleep(0)
     await crowd.writer.flush()
     with crowd.store.read() as connection:
