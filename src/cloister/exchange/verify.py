@@ -17,7 +17,7 @@ from cloister.model.reasons import Code
 from cloister.store.types import Agent, AgentRole
 from cloister.trust.certificates import LEAF_SECONDS, base64url
 
-SLICE = 32  # decisions, or clients, between two turns of the loop
+SLICE = 100  # decisions, or clients, between two turns of the loop
 MAX_CONTINUITY_SECONDS = 86400
 
 
