@@ -4,8 +4,9 @@ A key or a value that this reader does not know makes the row `not understood`: 
 being read.
 """
 
+import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,9 +35,17 @@ ABOUT = frozenset(
         "derived",
         "corrected",
         "raw",
+        "source",
+        "credit",
+        "note",
+        "notes",
+        "comment",
+        "remark",
     }
 )
 """Keys about the row itself; they ask nothing."""
+NOTHING = ("", "---")
+"""How a table says that something is not determined, besides `null`."""
 
 INPUTS: Mapping[str, tuple[object, ...]] = {
     "id_type": ("enterprise", "federated", "other", "none", "service"),
@@ -46,10 +55,12 @@ INPUTS: Mapping[str, tuple[object, ...]] = {
     "onboarded": (True, False),
     "subject_location": PLACES,
     "resource_location": PLACES,
+    "unauthorized_resource_location": PLACES,
     "real_location": PLACES,
     "hostile_location": PLACES,
     "subject_platform": PLATFORMS,
     "resource_platform": PLATFORMS,
+    "unauthorized_resource_platform": PLATFORMS,
     "auth_user": SIGN_INS,
     "auth_endpoint": SIGN_INS,
     "auth_resource": SIGN_INS,
@@ -92,8 +103,15 @@ class Row:
         return self.inputs.get(key)
 
     @property
+    def between_requests(self) -> bool:
+        """What changes lies between two requests, and no session is open."""
+        return "between requests" in self.title.lower()
+
+    @property
     def during_session(self) -> bool:
         """Use case F, and whatever speaks of an open session: the flow stands before the state changes."""
+        if self.between_requests:
+            return False
         printed = " ".join(self.desired.values()).lower()
         return (
             self.scenario.startswith("F") or self.get("outcome") in ("keep", "terminate", "terminate_all") or "change to" in printed
@@ -101,36 +119,54 @@ class Row:
 
 
 def read_folder(folder: Path) -> list[Row]:
-    """Every row of every JSON file, in the order of the files. Raises ValueError for a file that is not in the form."""
-    files = sorted(folder.glob("*.json"))
+    """Every row of every JSON file in it and below, in the order of the files. What is not in the form is a row too, one that was not understood.
+
+    Raises ValueError where there is no JSON file.
+    """
+    files = sorted(folder.rglob("*.json"))
     if not files:
         raise ValueError(f"there is no JSON file in `{folder}`")
-    rows = [read_row(record) for file in files for record in _records(file)]
-    ids = [row.id for row in rows]
-    if twice := sorted({id for id in ids if ids.count(id) > 1}):
-        raise ValueError(f"`{twice[0]}` stands more than once in `{folder}`")
+    rows = [row for file in files for row in _read_file(file, str(file.relative_to(folder)))]
+    seen: set[str] = set()
+    for number, row in enumerate(rows):
+        if row.id in seen:
+            rows[number] = dataclasses.replace(row, problems=(*row.problems, f"`{row.id}` stands more than once"))
+        seen.add(row.id)
     return rows
 
 
-def _records(file: Path) -> Iterable[dict[str, Any]]:
-    content = json.loads(file.read_text())
+def _read_file(file: Path, name: str) -> Iterator[Row]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        yield _not_a_row(name, f"the file is no JSON: {error}")
+        return
     records = content.get("records") if isinstance(content, dict) else content
-    if not isinstance(records, list) or not all(isinstance(record, dict) and record.get("demo_id") for record in records):
-        raise ValueError(f"`{file}` has no `records` with a `demo_id` each")
-    return records
+    if not isinstance(records, list):
+        yield _not_a_row(name, "the file has no `records`")
+        return
+    for number, record in enumerate(records, 1):
+        if isinstance(record, dict) and isinstance(record.get("demo_id"), str) and record["demo_id"].strip():
+            yield read_row(record)
+        else:
+            yield _not_a_row(f"{name} {number}", "the record has no `demo_id`")
+
+
+def _not_a_row(id: str, problem: str) -> Row:
+    return Row(id=id, scenario="-", title="", applies=True, why_not="", distinct=True, inputs={}, problems=(problem,))
 
 
 def read_row(record: Mapping[str, Any]) -> Row:
-    id = str(record["demo_id"])
-    inputs = {key: value for key, value in record.items() if key not in ABOUT and value is not None}
-    applies = record.get("applies", True) is True
+    id = " ".join(record["demo_id"].split())
+    inputs = {key: _value(key, value) for key, value in record.items() if key not in ABOUT and not _is_nothing(value)}
+    applies = record.get("applies") is not False
     return Row(
         id=id,
         scenario=str(record.get("scenario") or id.partition(".")[0]),
         title=str(record.get("scenario_title") or ""),
         applies=applies,
         why_not=str(record.get("why_not") or ""),
-        distinct=record.get("same_but_place") in (None, id),
+        distinct=record.get("same_but_place") in (None, record["demo_id"], id),
         inputs=inputs,
         desired={
             party: str(record.get(key) or "")
@@ -141,17 +177,32 @@ def read_row(record: Mapping[str, Any]) -> Row:
             )
             if record.get(key)
         },
-        problems=tuple(_problems(inputs, applies=applies)),
+        problems=tuple(_problems(inputs, record.get("applies"))),
     )
 
 
-def _problems(inputs: Mapping[str, Any], *, applies: bool) -> Iterable[str]:
+def _is_nothing(value: object) -> bool:
+    return value is None or (isinstance(value, str) and value.strip() in NOTHING)
+
+
+def _value(key: str, value: object) -> object:
+    """The code that is meant: `On-Prem ` is `on_prem`. What is no code stays as it is."""
+    codes = {code.lower(): code for code in INPUTS.get(key, ()) if isinstance(code, str)}
+    if not isinstance(value, str):
+        return value
+    word = value.strip().lower()
+    return codes.get(word) or codes.get(word.replace("-", "_").replace(" ", "_"), value)
+
+
+def _problems(inputs: Mapping[str, Any], applies: object) -> Iterable[str]:
+    if not any(applies is known for known in (True, False, None)):
+        yield f"value `{applies}` of `applies` is not known"
     for key, value in inputs.items():
         known = INPUTS.get(key)
         if known is None:
             yield f"key `{key}` is not known"
         elif not any(value is one or (isinstance(value, str) and value == one) for one in known) and not (
-            isinstance(value, str) and value.startswith(NETWORK) and not applies
+            isinstance(value, str) and value.startswith(NETWORK) and applies is False
         ):
             yield f"value `{value}` of `{key}` is not known"
     if not any(key.startswith("outcome") for key in inputs):
