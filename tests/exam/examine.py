@@ -39,8 +39,8 @@ def examine(world: World, row: Row) -> Verdict:
         _Attempt(world, todo, verdict).run()
     except Exception as error:  # noqa: BLE001  whatever goes wrong in a row is that row's: the others are still examined
         verdict.why = f"{type(error).__name__.lower()}: {error}"
-    finally:
-        world.put_back()
+    if left := world.put_back():
+        verdict.why = verdict.why or f"not put back: {'; '.join(left)}"
     verdict.passed = not verdict.why
     verdict.seconds = round(time.monotonic() - started, 3)
     return verdict
@@ -56,17 +56,22 @@ class _Attempt:
     def run(self) -> None:
         self._since = datetime.now(UTC) - timedelta(seconds=1)
         for step in self._plan.steps:
-            self._do(step.deed, self._plan.askers[step.party])
+            self._do(step.deed, step.party)
         for expected in self._plan.expected:
             if why := self._check(expected):
                 self._verdict.why = f"{expected.party}: expected {expected.outcome}: {why}"
                 return
 
-    def _do(self, deed: str, asker: Asker) -> None:
-        world = self._world
+    def _do(self, deed: str, party: Party) -> None:
+        world, asker = self._world, self._plan.askers[party]
         match deed:
             case "hold":
-                world.hold(asker, *self._resource)
+                world.hold(asker, *self._resource, self._plan.held(party))
+            case "overreach":
+                world.overreach(asker, self._plan.forbidden_place)
+            case "be_refused":
+                if why := self._opens(party, full=False):
+                    raise Unfit(why)
             case "resource_loses_compliance" | "resource_fails":
                 getattr(world, deed)(*self._resource)
             case "grant":
@@ -120,9 +125,14 @@ class _Attempt:
         return self._opens(party, full=False, limited=False)
 
     def _deny_or_limit(self, party: Party) -> str:
+        held_full = self._held(party, "full")
+        if held_full is not None and held_full.end() is None:
+            return "the open session still has its full rights"
         return self._opens(party, full=False)
 
     def _keep(self, party: Party) -> str:
+        if not any(self._held(party, level) for level in LEVELS):
+            return "there was no open session"
         for level in LEVELS:
             flow = self._held(party, level)
             if flow is not None and not flow.goes_on():
@@ -137,6 +147,8 @@ class _Attempt:
         return self._ends(party) or self._opens(party, full=False, limited=False)
 
     def _terminate_all(self, party: Party) -> str:
+        if not self._world.flows:
+            return "there was no open session"
         for other in self._plan.askers:
             if any(self._held(other, level) for level in LEVELS) and (why := self._ends(other)):
                 return why
@@ -150,10 +162,9 @@ class _Attempt:
             return "the request did not succeed"
         flow.close()
         segment = self._world.segment(*self._resource, "full")["name"]
-        since = self._since.isoformat(timespec="milliseconds").replace("+00:00", "Z")
         until = time.monotonic() + RECORD_WAIT
         while time.monotonic() < until:
-            kinds = {entry["kind"]: entry for entry in self._world.records(asker, segment, since)}
+            kinds = {entry["kind"]: entry for entry in self._world.records(asker, self._since, segment=segment)}
             if {"decision", "open", "close"} <= kinds.keys():
                 lacking = [part for part in ("principal_name", "segment_name", "at", "code") if not kinds["close"].get(part)]
                 named = kinds["close"].get("principal_name") == asker.person
@@ -196,7 +207,7 @@ class _Attempt:
             if level not in wanted:
                 continue
             service = self._world.service(*self._resource, level)
-            before = service.traces
+            before = service.settled()
             open_it = self._open_in_time if wanted[level] else self._open_now
             flow = open_it(self._plan.askers[party], level)
             self._verdict.seen.append(f"{party}: {level} {'opened' if flow else 'refused'}")

@@ -10,6 +10,7 @@ from joserfc.jwk import ECKey
 ISSUER = "https://ci.example"
 AUDIENCE = "https://exchange.example"
 NAME = "ci"
+PROOF_LASTS = 3600  # seconds from the token's issue
 
 
 class Issuer:
@@ -21,16 +22,28 @@ class Issuer:
     def document(self) -> str:
         """The one document of the fixture that cannot be written beforehand."""
         keys = {"keys": [self._key.as_dict(private=False)]}
-        return json.dumps({"kind": "token-issuer", "name": NAME, "issuer": ISSUER, "keys": keys, "audience": AUDIENCE}) + "\n"
+        return (
+            json.dumps(
+                {
+                    "kind": "token-issuer",
+                    "name": NAME,
+                    "issuer": ISSUER,
+                    "keys": keys,
+                    "audience": AUDIENCE,
+                    "proof_lasts": f"{PROOF_LASTS}s",
+                }
+            )
+            + "\n"
+        )
 
-    def token(self, program: str, *, forged: bool = False) -> str:
-        """A fresh token of this program; a forged one is signed by a key that says it is the issuer's."""
+    def token(self, program: str, *, forged: bool = False, issued: int | None = None) -> str:
+        """A token of this program, fresh unless it is told when it was issued; a forged one is signed by a key that says it is the issuer's."""
         now = int(time.time())
         claims = {
             "iss": ISSUER,
             "aud": AUDIENCE,
             "sub": program,
-            "iat": now,
+            "iat": now if issued is None else issued,
             "exp": now + 600,
             "jti": f"{time.time_ns()}-{next(self._numbers)}",
         }

@@ -20,7 +20,7 @@ from exam.examine import Verdict, examine  # noqa: E402
 from exam.places import places  # noqa: E402
 from exam.report import print_report, write_report  # noqa: E402
 from exam.rows import Row, read_folder  # noqa: E402
-from exam.world import World  # noqa: E402
+from exam.world import Unfit, World  # noqa: E402
 
 NIST = ROOT / "tests" / "data" / "nist-1800-35d"
 
@@ -49,6 +49,7 @@ def main(arguments: list[str]) -> int:
     with places() as where:
         world = World(where)
         world.prepare()
+        world.control()
         print(f"{len(rows)} rows; everything stands after {time.monotonic() - started:.0f} s", file=sys.stderr)
         for number, row in enumerate(rows, 1):
             verdict = examine(world, row)
@@ -57,14 +58,22 @@ def main(arguments: list[str]) -> int:
                 print(f"  {number}/{len(rows)} {row.id}: FAIL {verdict.why}", file=sys.stderr)
             elif number % 25 == 0:
                 print(f"  {number}/{len(rows)} after {time.monotonic() - started:.0f} s", file=sys.stderr)
+        held = True
+        try:
+            world.control()
+        except Unfit as error:
+            print(f"exam: {error}: refusals may have had another reason", file=sys.stderr)
+            held = False
     write_report(options.output, verdicts, time.monotonic() - started)
     print_report(verdicts, options.output, time.monotonic() - started)
+    if not held:
+        return 2
     return 0 if all(verdict.passed is not False for verdict in verdicts) else 1
 
 
 if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
-    except (DeploymentError, LabError, OSError) as error:
+    except (DeploymentError, LabError, Unfit, OSError) as error:
         print(f"exam: {error}", file=sys.stderr)
         sys.exit(2)

@@ -3,11 +3,13 @@
 import contextlib
 import socket
 import threading
+import time
 from dataclasses import dataclass, field
 
 from netlab import Machine
 
 GREETING = b"content "
+SETTLING = 0.03  # seconds without anything new
 
 
 @dataclass
@@ -35,6 +37,14 @@ class Service:
                 with self.lock:
                     self.said += len(data)
                 connection.sendall(GREETING + data)
+
+    def settled(self) -> tuple[int, int]:
+        """The traces, once what was on its way has arrived."""
+        while True:
+            before = self.traces
+            time.sleep(SETTLING)
+            if self.traces == before:
+                return before
 
     @property
     def traces(self) -> tuple[int, int]:

@@ -6,7 +6,7 @@ signal changes, and what is checked at the end.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from exam.rows import Row
 
@@ -17,9 +17,13 @@ Deed = Literal[
     "be_signed_in",  # from before
     "sign_in_badly",  # with wrong, old or blocked ones: it must fail
     "require_sign_in",  # what was signed in is signed out: whoever goes on must sign in again
+    "be_signed_in_briefly",  # with a proof that ends soon, and must be renewed
     "sign_in_again",  # while the session is open, and nothing of it ends
+    "fail_to_sign_in_again",  # the same, but whoever vouches does not
     "hold",  # open everything that the party may open, and keep it open
     "lose_compliance",
+    "be_refused",  # ask for what is not to be had now
+    "regain_compliance",
     "resource_loses_compliance",
     "endpoint_fails",  # the device cannot prove itself any more
     "resource_fails",
@@ -29,7 +33,10 @@ Deed = Literal[
     "flag_credential",
     "flag_endpoint",
     "grant",  # the temporary right
-    "take_back",  # the right that the session stands on
+    "take_back",  # the rights that the party has
+    "suspect_endpoint",  # the detection speaks of the device
+    "suspect_person",  # the detection speaks of the person
+    "overreach",  # ask for what one may not have: it is refused and recorded, and the detection speaks
     "deactivate",
     "ask_step_up",  # ask for the action that needs a stronger sign-in: it is refused, and the session goes on
     "step_up",
@@ -82,10 +89,19 @@ class Plan:
     steps: tuple[Step, ...]
     expected: tuple[Expected, ...]
     notes: tuple[str, ...] = field(default=())
+    forbidden_place: str = ""  # where the resource is that the party may not have, if the row has one
 
     def best(self, party: Party) -> Level | None:
         """The best that the party's profile may have of the resource."""
+        if any(step == Step("step_up", party) for step in self.steps):
+            return "full"
         return FULL_RIGHTS[self.askers[party].rights].get(self.resource)
+
+    def held(self, party: Party) -> Level | None:
+        """The best of what the party opens while nothing is wrong; a device that is not the enterprise's may take the right to write away."""
+        asker, best = self.askers[party], FULL_RIGHTS[self.askers[party].rights].get(self.resource)
+        reads_only = asker.device == "guest" or (asker.device, asker.rights) == ("byod", "federated-full")
+        return "limited" if best == "full" and reads_only else best
 
 
 class NotUnderstood(Exception):
@@ -99,47 +115,150 @@ def plan(row: Row) -> Plan:
     return _two_requests(row) if two else _one_request(row)
 
 
+OF_ANYBODY = frozenset(
+    {
+        "id_type",
+        "subject_type",
+        "resource_location",
+        "resource_platform",
+        "requested_access",
+        "resource_compliant",
+        "auth_resource",
+        "endpoint_type",
+        "endpoint_compliant",
+        "subject_compliant",
+        "auth_endpoint",
+        "credential_status",
+        "endpoint_status",
+        "onboarded",
+    }
+)
+OF_ONE = OF_ANYBODY | {"subject_location", "subject_platform", "auth_user", "auth_subject", "authorized", "outcome"}
+OF_A_PERSON = OF_ONE | {
+    "user_profile",
+    "out_of_hours",
+    "reported_stolen",
+    "privilege_provisioned",
+    "step_up_success",
+}
+OF_WHO_OVERREACHES = frozenset({"unauthorized_resource_location", "unauthorized_resource_platform"})
+OF_TWO = OF_ANYBODY | {
+    "user_profile",
+    "real_location",
+    "hostile_location",
+    "auth_real",
+    "auth_hostile",
+    "reported_stolen",
+    "outcome_real",
+    "outcome_hostile",
+}
+UNTROUBLED = {
+    "endpoint_compliant": True,
+    "subject_compliant": True,
+    "resource_compliant": True,
+    "auth_endpoint": "A",
+    "auth_resource": "A",
+    "credential_status": "active",
+    "endpoint_status": "active",
+    "onboarded": True,
+}
+"""What is so in a row of two requests whether it says it or not."""
+
+
+def _check_asked(row: Row, asked: frozenset[str]) -> None:
+    """No input may be without effect: a row that is passed has been asked in whole."""
+    for key in row.inputs:
+        if key not in asked:
+            raise NotUnderstood(f"`{key}` does not go with the rest of this row")
+
+
+def _one_of(row: Row, *keys: str) -> Any:
+    """What several columns say of the same thing."""
+    said = {key: row.get(key) for key in keys if row.get(key) is not None}
+    if len(set(said.values())) > 1:
+        raise NotUnderstood(f"{' and '.join(f'`{key}`' for key in said)} say different things")
+    return next(iter(said.values()), None)
+
+
 # ------------------------------------------------------------------ one request
 
 
 def _one_request(row: Row) -> Plan:
+    asked = OF_ONE if _is_service(row) else OF_A_PERSON
+    _check_asked(row, asked | OF_WHO_OVERREACHES if _deed_of_title(row) == "overreach" else asked)
     asker = _asker(row)
-    resource = _resource(row)
     steps = tuple(Step(deed, "subject") for deed in _deeds(row))
     expected = (Expected("subject", row.get("outcome")),)
-    return Plan({"subject": asker}, resource, row.get("resource_location") or "on_prem", steps, expected, tuple(_notes(row)))
+    place = row.get("resource_location") or "on_prem"
+    forbidden = row.get("unauthorized_resource_location") or place
+    return Plan({"subject": asker}, _resource(row), place, steps, expected, tuple(_notes(row)), forbidden)
+
+
+def _is_service(row: Row) -> bool:
+    kinds = {row.get("id_type"), row.get("subject_type")} - {None}
+    if "service" in kinds and kinds != {"service"}:
+        raise NotUnderstood("a service is no person")
+    return kinds == {"service"}
+
+
+def _device(row: Row) -> str:
+    """`subject_type` tells the device in some tables. What should be enrolled and is not is like a guest's."""
+    told = {row.get("endpoint_type"), row.get("subject_type")} & {"enterprise", "byod", "guest"}
+    if len(told) > 1 or row.get("subject_type") == "resource":
+        raise NotUnderstood("it is not told what kind of device asks")
+    device = "guest" if row.get("onboarded") is False else next(iter(told), "enterprise")
+    if device == "guest" and _one_of(row, "endpoint_compliant", "subject_compliant") is True:
+        raise NotUnderstood("nobody can say of a device that is not enrolled that it complies")
+    return str(device)
 
 
 def _asker(row: Row) -> Asker:
     kind, profile = row.get("id_type"), row.get("user_profile")
     place = row.get("subject_location") or "on_prem"
-    if kind == "service" or row.get("subject_type") == "service":
+    device = _device(row)
+    if _is_service(row):
+        if device != "enterprise":
+            raise NotUnderstood(f"a service has no device of the kind `{device}`")
         may = row.get("authorized") is not False or row.during_session
         return Asker("service-known" if may else "service-unknown", "service", "enterprise", place)
-    device = row.get("endpoint_type") or "enterprise"
+    if kind not in (None, "enterprise", "other", "federated"):
+        raise NotUnderstood(f"`{kind}` is no identity that this fixture has")
+    if profile is not None and (kind == "federated" or {"E": "enterprise", "O": "other"}[profile[0]] != (kind or _origin(profile))):
+        raise NotUnderstood(f"an identity of the kind `{kind}` has no profile `{profile}`")
+    if profile is not None and profile[1] not in FULL_RIGHTS:
+        raise NotUnderstood(f"profile `{profile}` is one for the internet, which is not behind this broker")
     letter = profile[0].lower() if profile is not None else "o" if kind == "other" else "e"
     if row.get("privilege_provisioned") is not None:  # whatever else they may, this right is temporary
+        if kind == "federated":
+            raise NotUnderstood("no federated identity works on demand here")
         return Asker(f"{letter}-temporary", "just-in-time", device, place)
-    if kind != "federated" and _proves_again(row) and (profile is None or profile[1] in "12"):
-        number = "1" if profile is None else profile[1]
-        return Asker(f"{letter}-step-up-{number}", number, device, place)
-    if profile is not None:
-        if profile[1] not in FULL_RIGHTS:
-            raise NotUnderstood(f"profile `{profile}` is one for the internet, which is not behind this broker")
-        if profile[1] == "3" and row.during_session:  # active until the account is deactivated under the open session
-            profile = f"{profile[0]}1"
-        return Asker(profile.lower(), profile[1], device, place)
     if kind == "federated":
         rights = _federated(row, device)
         return Asker(rights, rights, device, place)
-    if kind not in (None, "enterprise", "other"):
-        raise NotUnderstood(f"`{kind}` is no identity that this fixture has")
-    return Asker(f"{letter}1", "1", device, place)
+    number = "1" if profile is None else profile[1]
+    if profile is None and _deed_of_title(row) == "overreach" and device != "guest":
+        number = "2"  # who has no right to something
+    if number == "3" and (row.during_session or _came_before(row)):  # active until the account is deactivated
+        number = "1"
+    person = f"{letter}-step-up-{number}" if _proves_again(row) and number != "3" else f"{letter}{number}"
+    return Asker(person, number, device, place)
+
+
+def _origin(profile: str) -> str:
+    return "enterprise" if profile.startswith("E") else "other"
 
 
 def _proves_again(row: Row) -> bool:
     """Whether the person proves who they are once more while a session is open: such people have an identity provider."""
-    return row.get("step_up_success") is not None or (row.during_session and row.get("auth_user") == "RA+")
+    return row.get("step_up_success") is not None or (row.during_session and _sign_in_of(row) in ("RA+", "RA-"))
+
+
+def _sign_in_of(row: Row) -> Any:
+    return _one_of(row, "auth_user", "auth_subject")
+
+
+def _came_before(row: Row) -> bool:
+    return _sign_in_of(row) in (None, "A", "RA+", "RA-")
 
 
 def _federated(row: Row, device: str) -> str:
@@ -155,62 +274,100 @@ def _resource(row: Row) -> str:
     if row.get("step_up_success") is not None:
         return "RSS3"  # what has an action that needs more than the rest
     if asked is None:
-        return "RSS3" if row.get("endpoint_type") == "guest" else "RSS1"
+        if _device(row) == "guest":
+            return "RSS3"
+        return "RSS2" if _deed_of_title(row) == "overreach" else "RSS1"
     if asked not in ("RSS1", "RSS2"):
         raise NotUnderstood(f"`{asked}` is on the internet, which is not behind this broker")
     return str(asked)
 
 
 def _deeds(row: Row) -> list[Deed]:
+    granted: list[Deed] = ["grant"] if row.get("privilege_provisioned") else []
     if row.during_session:
-        granted: list[Deed] = [] if row.get("privilege_provisioned") is None else ["grant"]
-        return ["be_signed_in", *granted, "hold", *_losses(row), *_changes(row), *_sign_ins(row, standing=True)]
-    granted = ["grant"] if row.get("privilege_provisioned") else []
-    return [*_sign_ins(row, standing=False), *granted, *_changes(row)]
+        before: Deed = "be_signed_in_briefly" if _is_service(row) and _sign_in_of(row) == "RA-" else "be_signed_in"
+        granted = [] if row.get("privilege_provisioned") is None else ["grant"]
+        return [before, *granted, "hold", *_losses(row), *_changes(row), *_sign_ins(row, standing=True)]
+    report: list[Deed] = ["report_theft"] if row.get("reported_stolen") is True else []
+    if report and _sign_in_of(row) in (None, "A"):
+        return [*_sign_ins(row, standing=False), *granted, *_losses(row), *report, *_changes(row)]
+    return [*report, *_sign_ins(row, standing=False), *granted, *_losses(row), *_changes(row)]
 
 
 def _sign_ins(row: Row, *, standing: bool) -> list[Deed]:
     """What happens to the sign-in. Without a column the person, or the service, is signed in. `standing`: the party was signed in before."""
+    if standing and row.get("step_up_success") is not None:
+        return []  # that is the sign-in
     before: list[Deed] = [] if standing else ["be_signed_in"]
-    match row.get("auth_user") or row.get("auth_subject"):
+    deactivated: list[Deed] = ["deactivate"] if _is_deactivated(row) and not standing else []
+    match _sign_in_of(row):
         case "RA+" if standing:
             return ["sign_in_again"]
+        case "RA-" if standing:
+            return ["fail_to_sign_in_again"]
         case "RA+":
-            return [*before, "require_sign_in", "sign_in"]
+            return [*before, *deactivated, "require_sign_in", "sign_in"]
         case "RA-":
-            return [*before, "require_sign_in", "sign_in_badly"]
+            return [*before, *deactivated, "require_sign_in", "sign_in_badly"]
         case "A-":
             return ["require_sign_in", "sign_in_badly"] if standing else ["sign_in_badly"]
         case "A+" if not standing:
             return ["sign_in"]
+        case "A" | None:
+            return [*before, *deactivated]
         case _:
             return before
 
 
+def _is_deactivated(row: Row) -> bool:
+    return str(row.get("user_profile"))[1:] == "3"
+
+
 def _losses(row: Row) -> list[Deed]:
-    """Rights that an open session stood on."""
+    """Rights that are taken away from who had them."""
+    no_service_yet = _is_service(row) and not row.during_session  # which one asks tells its rights
     told: tuple[tuple[bool, Deed], ...] = (
-        (row.get("privilege_provisioned") is False or row.get("authorized") is False, "take_back"),
-        (str(row.get("user_profile"))[1:] == "3", "deactivate"),
+        (row.get("privilege_provisioned") is False and row.during_session, "take_back"),
+        (row.get("authorized") is False and not no_service_yet, "take_back"),
+        (_is_deactivated(row) and row.during_session, "deactivate"),
     )
-    return [deed for holds, deed in told if holds]
+    return list(dict.fromkeys(deed for holds, deed in told if holds))
 
 
 def _changes(row: Row) -> list[Deed]:
+    complies = _one_of(row, "endpoint_compliant", "subject_compliant")
+    improves: list[Deed] = ["lose_compliance", "be_refused", "regain_compliance"]
     told: tuple[tuple[bool, Deed], ...] = (
-        (row.get("endpoint_compliant") is False or row.get("subject_compliant") is False, "lose_compliance"),
+        (complies is False, "lose_compliance"),
         (row.get("resource_compliant") is False, "resource_loses_compliance"),
         (row.get("auth_endpoint") in ("A-", "RA-"), "endpoint_fails"),
         (row.get("auth_resource") in ("A-", "RA-"), "resource_fails"),
         (row.get("credential_status") == "flagged_stolen", "flag_credential"),
         (row.get("endpoint_status") == "flagged_stolen", "flag_endpoint"),
-        (row.get("reported_stolen") is True, "report_theft"),
+        (row.get("reported_stolen") is True and row.during_session, "report_theft"),
         (row.get("out_of_hours") is True, "leave_hours"),
         (row.get("step_up_success") is not None, "ask_step_up"),
         (row.get("step_up_success") is True, "step_up"),
         (row.get("step_up_success") is False, "fail_step_up"),
     )
-    return [deed for holds, deed in told if holds]
+    titled = _deed_of_title(row)
+    return [
+        *(improves if row.between_requests and complies is True else []),
+        *(deed for holds, deed in told if holds),
+        *([titled] if titled is not None else []),
+    ]
+
+
+TITLES: tuple[tuple[str, Deed], ...] = (
+    ("suspicious endpoint", "suspect_endpoint"),
+    ("use policy", "suspect_person"),
+    ("unauthorized access", "overreach"),
+)
+
+
+def _deed_of_title(row: Row) -> Deed | None:
+    """What happens in a scenario whose tables have no column for it."""
+    return next((deed for words, deed in TITLES if words in row.title.lower()), None)
 
 
 # ------------------------------------------------------------------ two requests with one identity
@@ -218,9 +375,17 @@ def _changes(row: Row) -> list[Deed]:
 
 def _two_requests(row: Row) -> Plan:
     profile = row.get("user_profile")
-    if profile is None or profile[1] not in FULL_RIGHTS:
-        raise NotUnderstood(f"two requests of profile `{profile}` are not in the fixture")
-    device = row.get("endpoint_type") or "enterprise"
+    _check_asked(row, OF_TWO)
+    for key, value in UNTROUBLED.items():
+        if row.get(key) not in (None, value):
+            raise NotUnderstood(f"`{key}` is not asked of two requests")
+    kind = row.get("id_type")
+    if profile is None or profile[1] not in FULL_RIGHTS or kind not in (None, _origin(profile)):
+        raise NotUnderstood(f"two requests of profile `{profile}` and an identity of the kind `{kind}` are not in the fixture")
+    for party in ("real", "hostile"):
+        if row.get(f"outcome_{party}") is not None and row.get(f"auth_{party}") is None:
+            raise NotUnderstood(f"something is expected of a {party} request that is not made")
+    device = _device(row)
     places = {"real": row.get("real_location") or "on_prem", "hostile": row.get("hostile_location") or "on_prem"}
     askers: dict[Party, Asker] = {
         "real": Asker(profile.lower(), profile[1], device, places["real"]),
@@ -239,17 +404,24 @@ def _two_deeds(row: Row, *, apart: bool) -> Iterator[Step]:
     sign_ins = {party: row.get(f"auth_{party}") for party in parties}
     events = [party for party in parties if sign_ins[party] not in (None, "A")]
     reported = row.get("reported_stolen") is True
+    standing = [party for party in parties if sign_ins[party] == "A"]
     if reported and events:
+        if "hostile" in standing:  # what the thief opened is older than the report; the rightful user works with what came after it
+            yield from _stand("hostile")
+            standing.remove("hostile")
         yield Step("report_theft", "real")
-    for party in parties:
-        if sign_ins[party] == "A":
-            yield Step("be_signed_in", party)
-            yield Step("hold", party)
+    for party in standing:
+        yield from _stand(party)
     for party in events:
         other = parties[1 - parties.index(party)]
-        yield from _event(sign_ins[party], party, in_use=sign_ins[other] == "A", stale=reported and party == "hostile")
+        yield from _event(sign_ins[party], party, in_use=other in standing, stale=reported and party == "hostile")
     if reported and not events:
         yield Step("report_theft_elsewhere" if apart else "report_theft", "real")
+
+
+def _stand(party: Party) -> Iterator[Step]:
+    yield Step("be_signed_in", party)
+    yield Step("hold", party)
 
 
 def _event(sign_in: str, party: Party, *, in_use: bool, stale: bool) -> Iterator[Step]:
@@ -269,3 +441,7 @@ def _notes(row: Row) -> Iterator[str]:
     reported_alone = row.get("reported_stolen") is True and {row.get("auth_real"), row.get("auth_hostile")} == {None, "A"}
     if reported_alone:
         yield "the print is odd here (columns.md): cut where both parties stand at one place, reduced where they do not"
+    if row.get("step_up_success") is not None and row.get("requested_access") is not None:
+        yield "the action that needs a stronger sign-in is one of RSS3"
+    if _deed_of_title(row) is not None:
+        yield "what was violated is found elsewhere; its signal to the exchange is the event"

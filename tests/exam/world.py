@@ -3,23 +3,31 @@
 Nothing here knows a row. Every change is put back after it, over the same API; processes, resources, rules and standing sign-ins stay.
 """
 
+import itertools
 import secrets
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import urlencode
 
 from exam.flows import ANSWER_WAIT, REFUSAL_WAIT, Flow, open_flow
 from exam.places import Places, fixture
+from exam.programs import PROOF_LASTS
 from exam.providers import STRONG, Browser
+from exam.rows import PLACES
 from exam.services import Service
 from exam.situation import Asker, Level
 
+BRIEFLY = 4  # seconds
 WRONG = "not the password of anybody"
 LEVELS: tuple[Level, Level] = ("full", "limited")
 ATTEMPTS_WAIT = 70.0
 REPORT_LASTS = 86400
 MANAGER = "manager"
+CONTROL = "e1"
+DETECTION = "detection"
+FORBIDDEN = "RSS1"  # to whoever may read RSS2 only
 NOON = 12  # UTC: when the early shift of the fixture ends and the late one begins
 
 
@@ -57,14 +65,28 @@ class World:
             if kind == "device":
                 self._report(name, compliant=True)
 
-    def put_back(self) -> None:
-        """As it was before the row."""
+    def control(self) -> None:
+        """Whatever may be had answers from everywhere: what is refused in between is refused by the exchange. Raises Unfit."""
+        for place in PLACES:
+            asker = Asker(CONTROL, "1", "enterprise", place)
+            self.be_signed_in(asker)
+            for resource, where, level in self._segments:
+                if (resource, level) != ("RSS3", "full"):  # which needs a stronger sign-in
+                    self._open_in_time(asker, resource, where, level).close()
+
+    def put_back(self) -> list[str]:
+        """As it was before the row; what could not be put back is told, and the rest is all the same."""
         for flow in self.flows.values():
             flow.close()
         self.flows.clear()
         self._standing_in.clear()
+        failed = []
         while self._undo:
-            self._undo.pop()()
+            try:
+                self._undo.pop()()
+            except Exception as error:  # noqa: BLE001  one change that stays must not keep the others
+                failed.append(str(error))
+        return failed
 
     # ------------------------------------------------------------ people
 
@@ -72,6 +94,11 @@ class World:
         """Signed in before this row."""
         if self._key(asker) not in self._agents:
             self.sign_in(asker)
+
+    def be_signed_in_briefly(self, asker: Asker) -> None:
+        """With a token that was issued long ago: what it vouches for ends in a moment."""
+        if not self._try_sign_in(asker, "", issued=int(time.time()) - PROOF_LASTS + BRIEFLY):
+            raise Unfit(f"`{asker.person}` cannot sign in: {self._refused}")
 
     def sign_in(self, asker: Asker) -> None:
         if not self._try_sign_in(asker, self._passwords.get(asker.person, "")):
@@ -88,13 +115,13 @@ class World:
         if self._try_sign_in(asker, password or (self._passwords[asker.person] if disabled else WRONG), revoked=True):
             raise Unfit(f"`{asker.person}` could sign in with credentials that are not right")
 
-    def _try_sign_in(self, asker: Asker, password: str, *, revoked: bool = False) -> bool:
+    def _try_sign_in(self, asker: Asker, password: str, *, revoked: bool = False, issued: int | None = None) -> bool:
         """A person with a password or at their provider, a service with a token. `revoked`: with what does not count, or not any more."""
         proof: dict[str, Any] = {"user": asker.person, "password": password}
         if self._provider(asker.person):
             return self._sign_in_at_provider(asker, deny=revoked)
         if ("workload", asker.person) in self._documents:
-            proof = {"token": self._places.programs.token(asker.person, forged=revoked)}
+            proof = {"token": self._places.programs.token(asker.person, forged=revoked, issued=issued)}
         until = time.monotonic() + ATTEMPTS_WAIT
         while True:
             answer = self._places.devices(asker.place).ask("sign_in", self._device(asker), **proof)
@@ -149,6 +176,20 @@ class World:
         if not proved:
             raise Unfit(f"`{asker.person}` could not sign in again")
 
+    def fail_to_sign_in_again(self, asker: Asker) -> None:
+        """A program has nothing but a token of somebody else's making, and its proof ends; a person is not recognised by the provider."""
+        if ("workload", asker.person) not in self._documents:
+            self.fail_step_up(asker)
+            return
+        devices, device, until = self._places.devices(asker.place), self._device(asker), self._vouched_until(asker)
+        devices.ask("prove", device, token=self._places.programs.token(asker.person, forged=True))
+        if not self.flows or not all(flow.goes_on() for flow in self.flows.values()):
+            raise Unfit(f"the session of `{asker.person}` ended before its proof did")
+        time.sleep(max(0.0, until - time.time()))  # the clock is what changes here
+        if self._vouched_until(asker) != until:
+            raise Unfit(f"`{asker.person}` could prove itself with a forged token")
+        self._undo.append(lambda: self._agents.pop(self._key(asker), None))
+
     def _vouched_until(self, asker: Asker) -> int:
         """For how long the program that is signed in on the device has proved itself."""
         return int(self._api.call("GET", f"/agents/{self.agent(asker)}")["vouched_until"])
@@ -191,13 +232,22 @@ class World:
         answer = devices.ask("door", self._device(asker), host=segment["hosts"][0], port=segment["ports"][0])
         return open_flow(devices.machine, answer["address"], patience) if answer["ok"] else None
 
-    def hold(self, asker: Asker, resource: str, place: str) -> None:
-        """Everything that opens. What was put back after the row before reaches the client over its link: until then it knows of nothing there."""
+    def _open_in_time(self, asker: Asker, resource: str, place: str, level: Level) -> Flow:
         until = time.monotonic() + ANSWER_WAIT
-        while not any(holder == asker for holder, _ in self.flows):
+        while not (flow := self.open(asker, resource, place, level)):
             if time.monotonic() > until:
-                raise Unfit(f"`{asker.person}` has no session to begin with")
-            for level in LEVELS:
+                raise Unfit(f"{resource} at {place} does not answer, though `{asker.person}` may have it")
+            time.sleep(0.02)
+        return flow
+
+    def hold(self, asker: Asker, resource: str, place: str, best: Level | None) -> None:
+        """Everything up to the best. What was put back after the row before reaches the client over its link: until then it knows of nothing there."""
+        until = time.monotonic() + ANSWER_WAIT
+        wanted = LEVELS if best == "full" else ("limited",)
+        while lacking := [level for level in wanted if (asker, level) not in self.flows]:
+            if time.monotonic() > until or best is None:
+                raise Unfit(f"`{asker.person}` has no {lacking[0]} session to begin with")
+            for level in lacking:
                 if flow := self.open(asker, resource, place, level, REFUSAL_WAIT):
                     self.flows[asker, level] = flow
 
@@ -206,15 +256,22 @@ class World:
     def lose_compliance(self, asker: Asker) -> None:
         """As device management reports it."""
         name = self.device_document(asker)
+        if not self._is_known(asker):
+            return  # nothing vouches for a device that nobody knows
         self._undo.append(lambda: self._report(name, compliant=True))
         self._report(name, compliant=False)
+
+    def regain_compliance(self, asker: Asker) -> None:
+        self._report(self.device_document(asker), compliant=True)
 
     def resource_loses_compliance(self, resource: str, place: str) -> None:
         for level in LEVELS:
             self._label("segment", self.segment(resource, place, level)["name"], compliance="no")
 
     def endpoint_fails(self, asker: Asker) -> None:
-        self._switch("agent", self.agent(asker), "the device did not prove itself")
+        """Where nobody is signed in on it there is nothing that could end."""
+        if self._key(asker) in self._agents:
+            self._switch("agent", self.agent(asker), "the device did not prove itself")
 
     def resource_fails(self, resource: str, place: str) -> None:
         for level in LEVELS:
@@ -239,10 +296,44 @@ class World:
         self._add_member("contested", asker.person)
 
     def flag_credential(self, asker: Asker) -> None:
-        self._switch("user", asker.person, "the credential was reported stolen")
+        """A program has no credential of its own: until the theft is dealt with, nobody is it."""
+        program = self._documents.get(("workload", asker.person))
+        if program is None:
+            self._switch("user", asker.person, "the credential was reported stolen")
+            return
+        self._undo.append(lambda: self._put(program))
+        self._put({**program, "disabled": True})
+        self._agents.pop(self._key(asker), None)
 
     def flag_endpoint(self, asker: Asker) -> None:
         self._switch("device", self.device_document(asker), "the device was reported stolen")
+
+    def suspect_endpoint(self, asker: Asker) -> None:
+        """The detection speaks of the device; of one that nobody knows it can only say which client it saw."""
+        if self._is_known(asker):
+            self._raise_risk("device", self.device_document(asker))
+        else:
+            self._switch("agent", self.agent(asker), "the device scans the network")
+
+    def suspect_person(self, asker: Asker) -> None:
+        self._raise_risk("user", asker.person)
+
+    def overreach(self, asker: Asker, place: str) -> None:
+        """The person asks for what they may not have; the detection reads the record of that and speaks."""
+        since = datetime.now(UTC) - timedelta(seconds=1)
+        if self.open(asker, FORBIDDEN, place, "full", REFUSAL_WAIT):
+            raise Unfit(f"`{asker.person}` may have what they must not have")
+        host = self.segment(FORBIDDEN, place, "full")["hosts"][0]
+        until = time.monotonic() + ANSWER_WAIT
+        while not any(entry.get("host") == host for entry in self.records(asker, since)):
+            if time.monotonic() > until:
+                raise Unfit(f"no record tells that `{asker.person}` was refused")
+            time.sleep(0.05)
+        self.suspect_person(asker)
+
+    def _raise_risk(self, kind: str, name: str) -> None:
+        self._undo.append(lambda: self._api.call("DELETE", f"/{kind}s/{name}/risk?source={DETECTION}"))
+        self._api.call("PUT", f"/{kind}s/{name}/risk", {"score": 100, "source": DETECTION})
 
     def grant(self, asker: Asker, resource: str, place: str) -> None:
         """The person asks from their device, the manager approves; afterwards the manager takes it back."""
@@ -262,13 +353,15 @@ class World:
             self._api.call("POST", f"/requests/{self._granted.pop()}/deny", {}, token=self._manager())
 
     def take_back(self, asker: Asker) -> None:
-        """The right ends: the manager says no after all, or the service leaves its group."""
+        """The right ends: the manager says no after all, or the person or the service leaves the groups that have it."""
         if self._granted:
             self._deny_what_was_granted()
             return
-        group = self._documents["group", "services"]
-        self._undo.append(lambda: self._put(group))
-        self._put({**group, "workloads": [name for name in group["workloads"] if name != asker.person]})
+        groups = [document for (kind, _), document in self._documents.items() if kind == "group"]
+        for group, members in itertools.product(groups, ("users", "workloads")):
+            if asker.person in group.get(members, ()):
+                self._undo.append(lambda group=group: self._put(group))
+                self._put({**group, members: [name for name in group[members] if name != asker.person]})
 
     def deactivate(self, asker: Asker) -> None:
         """As a directory does it. What was signed in is gone for good."""
@@ -311,8 +404,9 @@ class World:
     def sessions_of(self, person: str) -> int:
         return len(self._api.call("GET", f"/sessions?user={person}"))
 
-    def records(self, asker: Asker, segment: str, since: str) -> list[dict[str, Any]]:
-        page: dict[str, Any] = self._api.call("GET", f"/records?segment={segment}&client={self.agent(asker)}&since={since}")
+    def records(self, asker: Asker, since: datetime, **wanted: str) -> list[dict[str, Any]]:
+        wanted |= {"client": self.agent(asker), "since": since.isoformat(timespec="milliseconds").replace("+00:00", "Z")}
+        page: dict[str, Any] = self._api.call("GET", f"/records?{urlencode(wanted)}")
         return list(page["entries"])
 
     # ------------------------------------------------------------

@@ -53,7 +53,8 @@ def test_signing_in_again_follows_the_end_of_what_was_signed_in() -> None:
 
 def test_during_a_session_the_flow_stands_before_the_state_changes() -> None:
     assert deeds(scenario="F-4", endpoint_compliant=False, outcome="terminate") == ["be_signed_in", "hold", "lose_compliance"]
-    assert deeds(outcome="terminate", auth_user="RA-") == ["be_signed_in", "hold", "require_sign_in", "sign_in_badly"]
+    assert deeds(outcome="terminate", auth_user="RA-") == ["be_signed_in", "hold", "fail_to_sign_in_again"]
+    assert deeds(outcome="terminate", auth_subject="RA-", id_type="service")[0] == "be_signed_in_briefly"
     assert deeds(outcome="keep", auth_endpoint="RA+") == ["be_signed_in", "hold"]
     assert deeds(outcome="keep", auth_user="RA+", user_profile="E2") == ["be_signed_in", "hold", "sign_in_again"]
     assert deeds(outcome="keep", auth_subject="RA+", subject_type="service") == ["be_signed_in", "hold", "sign_in_again"]
@@ -84,7 +85,7 @@ def test_the_newcomer_is_seen_only_while_the_identity_is_in_use() -> None:
         "hostile sign_in",
         "hostile seen_twice",
     ]
-    assert deeds(**both, auth_hostile="A+") == ["hostile sign_in"]
+    assert deeds(**(both | {"outcome_real": None}), auth_hostile="A+") == ["hostile sign_in"]
     assert "hostile seen_twice" not in deeds(**both, auth_real="A", auth_hostile="A-")
 
 
@@ -96,8 +97,84 @@ def test_a_report_comes_before_the_sign_ins_that_it_concerns_and_is_itself_the_e
         "real hold",
         "hostile sign_in_badly",
     ]
-    assert deeds(**both, auth_hostile="A", real_location="on_prem", hostile_location="on_prem")[-1] == "real report_theft"
-    assert deeds(**both, auth_hostile="A", real_location="on_prem", hostile_location="branch")[-1] == "real report_theft_elsewhere"
+    one = both | {"outcome_real": None}
+    assert deeds(**one, auth_hostile="A", real_location="on_prem", hostile_location="on_prem")[-1] == "real report_theft"
+    assert deeds(**one, auth_hostile="A", real_location="on_prem", hostile_location="branch")[-1] == "real report_theft_elsewhere"
+
+
+def test_what_a_thief_holds_is_older_than_the_report_and_the_new_credentials() -> None:
+    both = {"user_profile": "E7", "reported_stolen": True, "outcome": None, "outcome_real": "allow", "outcome_hostile": "terminate"}
+    assert deeds(**both, auth_real="A+", auth_hostile="A") == [
+        "hostile be_signed_in",
+        "hostile hold",
+        "real report_theft",
+        "real sign_in",
+    ]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"id_type": "enterprise", "resource_access_policy": "blocked"},
+        {"id_type": "enterprise", "auth_user": "A+", "auth_subject": "RA-"},
+        {"endpoint_compliant": True, "subject_compliant": False},
+        {"endpoint_compliant": True, "endpoint_type": "guest"},
+        {"endpoint_compliant": True, "onboarded": False},
+        {"endpoint_type": "enterprise", "subject_type": "byod"},
+        {"id_type": "service", "user_profile": "E1"},
+        {"id_type": "enterprise", "subject_type": "service"},
+        {"id_type": "enterprise", "user_profile": "O1"},
+        {"id_type": "federated", "user_profile": "E1"},
+        {"id_type": "federated", "privilege_provisioned": True},
+        {"auth_real": "A+"},
+        {"user_profile": "E6", "outcome": None, "auth_real": "A+", "outcome_real": "allow", "endpoint_compliant": False},
+        {"user_profile": "E6", "outcome": None, "auth_real": "A+", "outcome_real": "allow", "outcome_hostile": "deny"},
+        {"user_profile": "E6", "auth_real": "A+", "outcome_real": "allow"},
+    ],
+)
+def test_no_column_is_without_effect(fields: dict[str, Any]) -> None:
+    with pytest.raises(NotUnderstood):
+        plan_of(**fields)
+
+
+def test_the_device_may_be_told_as_the_subject_and_one_that_is_not_enrolled_is_like_a_guests() -> None:
+    assert plan_of(subject_type="byod").askers["subject"].device == "byod"
+    assert plan_of(onboarded=False).askers["subject"].device == "guest"
+
+
+def test_who_is_deactivated_was_active_when_they_signed_in() -> None:
+    made = plan_of(user_profile="E3", auth_user="RA-", outcome="deny")
+    assert made.askers["subject"].person == "e1"
+    assert [step.deed for step in made.steps] == ["be_signed_in", "deactivate", "require_sign_in", "sign_in_badly"]
+    assert plan_of(user_profile="E3", auth_user="A-", outcome="deny").askers["subject"].person == "e3"
+
+
+def test_a_right_can_be_taken_from_a_person_too() -> None:
+    assert deeds(id_type="enterprise", authorized=False, outcome="terminate") == ["be_signed_in", "hold", "take_back"]
+    assert deeds(id_type="enterprise", authorized=False, outcome="deny") == ["be_signed_in", "take_back"]
+
+
+def test_what_improves_between_requests_was_refused_first() -> None:
+    asked = {"scenario": "F-5", "scenario_title": "Compliance improves between requests"}
+    assert deeds(**asked, endpoint_compliant=True) == ["be_signed_in", "lose_compliance", "be_refused", "regain_compliance"]
+    assert deeds(**asked, endpoint_compliant=False, outcome="deny") == ["be_signed_in", "lose_compliance"]
+
+
+@pytest.mark.parametrize(
+    ("title", "deed"),
+    [
+        ("Other-ID Access Terminated Due to Suspicious Endpoint", "suspect_endpoint"),
+        ("Enterprise-ID Violating Data Use Policy", "suspect_person"),
+        ("Enterprise-ID Attempting Unauthorized Access Detection and Response, Ongoing Sessions", "overreach"),
+    ],
+)
+def test_a_scenario_without_a_column_for_its_event_tells_it_in_the_title(title: str, deed: str) -> None:
+    assert deeds(scenario="F-16", scenario_title=title, outcome="terminate") == ["be_signed_in", "hold", deed]
+
+
+def test_after_a_stronger_sign_in_the_best_is_more() -> None:
+    assert plan_of(step_up_success=True).best("subject") == "full"
+    assert plan_of(step_up_success=True).held("subject") == "limited"
 
 
 @pytest.mark.parametrize("fields", [{"user_profile": "E4"}, {"requested_access": "URL1"}, {"id_type": "none"}, {"weather": "fine"}])
