@@ -253,6 +253,8 @@ class _Reading:
             raise self.error("the name of an attribute is missing")
         # `urn:…:2.0:User` alone names an extension as a whole; its dot is no part.
         name, _, part = rest.partition(".")
+        if not urn and name.lower() == "not":
+            raise self.error("after `not` comes a bracket")
         return AttrPath(name, part, urn)
 
     def part(self) -> str:

@@ -98,6 +98,7 @@ def test_filters_that_do_not_hold(text: str) -> None:
         "(userName pr", "userName pr)", "not userName pr", 'emails[type eq "x"', "emails[]", 'emails[type eq "x"] and', "and userName pr",
         'emails[type eq "x"].value', 'userName.x.y eq "1"', 'userName eq "\\x"', 'userName eq "\\ud800"', 'userName eq "\\u0000"',
         "userName eq 01", "userName eq 1e999", "userName eq " + "9" * 30, "userName pr userName pr", "userName  eq", 'urn: eq "x"',
+        "not pr", "id pr and NOT pr", "not.a pr",
         "a[b[c eq 1] eq 2]", "a.b[c eq 1]", "usérName pr", "userName pr;", 'userName eq "x"\0', "[userName pr]", 'userName lk "x"',
     ],
 )  # fmt: skip
