@@ -67,8 +67,10 @@ class Scim:
             conditions(version_of(self._state, entry))
             check_schemas(TYPES[kind], raw)
             body, ids = self._read_body(directory, kind, raw)
-            if kind == "User" and "active" not in body and (known := self._body(entry).get("active")) is not None:
-                body["active"] = known  # saying nothing of it gives nobody access back
+            if kind == "User":
+                known = self._body(entry)
+                # Saying nothing of these gives nobody access back, and makes nobody another person.
+                body |= {name: known[name] for name in ("active", "externalId") if name in known and name not in body}
             return self._write(directory, kind, entry, body, ids)
 
         return await self._edit(directory, source, f"scim.{DOCUMENT_KINDS[kind]}.put", draft)

@@ -1,7 +1,8 @@
 """PATCH (RFC 7644 §3.5.2) as a pure function: operations and a resource to a new resource.
 
 Beside the RFC, what providers really send: operations in any case (`Replace`), paths as keys of a value without a path, a `remove` of members with the
-members as its value, and an `add` or `replace` to a value that is not there yet (`emails[type eq "work"].value`), which makes it.
+members as its value, one value in a list of its own, and an `add` or `replace` to a value that is not there yet (`emails[type eq "work"].value`), which
+makes it.
 """
 
 import copy
@@ -179,6 +180,7 @@ def _change_single(holder: Body, attribute: Attribute, word: Word, part: Attribu
             if not holder[name]:
                 del holder[name]
         return
+    value = _unwrapped(part or attribute, value)
     if part is not None:
         value = {part.name: value}
     if attribute.type == "complex" and isinstance(value, Mapping):
@@ -188,6 +190,16 @@ def _change_single(holder: Body, attribute: Attribute, word: Word, part: Attribu
     if read is None and attribute.required:
         raise invalid(f"`{name}` is required", "mutability")
     _assign(holder, name, read)
+
+
+def _unwrapped(attribute: Attribute, value: Any) -> Any:
+    """Microsoft Entra writes one value as it writes many: `[{"$ref": null, "value": "False"}]`."""
+    if not isinstance(value, list) or len(value) != 1 or not isinstance(value[0], Mapping):
+        return value
+    if attribute.type == "complex":
+        return value[0]
+    fields = {str(name).lower(): inner for name, inner in value[0].items()}
+    return fields.get("value", value)
 
 
 def _merge(holder: Body, attribute: Attribute, value: Mapping[str, Any]) -> None:

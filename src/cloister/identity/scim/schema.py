@@ -203,8 +203,14 @@ class Target:
 
 
 def resolve(kind: ResourceType, urn: str, name: str, part: str = "") -> Target | None:
-    """The attribute that a path names, whatever its case (RFC 7643 §2.1); None if there is none."""
+    """The attribute that a path names, whatever its case (RFC 7643 §2.1); None if there is none.
+
+    A name that only an extension has needs no URN: Microsoft Entra says `manager`.
+    """
     lowered, urn = name.lower(), urn.lower()
+    own = lowered in kind.attributes or lowered in kind.common
+    if not urn and not own:
+        urn = next((urn for urn, schema in kind.extensions.items() if lowered in schema.attributes), "")
     if urn in ("", kind.schema.urn.lower()):
         attribute, extension = kind.attributes.get(lowered) or kind.common.get(lowered), ""
     elif urn in kind.extensions:

@@ -42,7 +42,7 @@ def read_resource(kind: ResourceType, raw: Any, *, ignore: frozenset[str] = froz
             if parts:
                 body[extension.urn] = parts
             continue
-        target = resolve(kind, "", lowered)
+        target = resolve(kind, kind.schema.urn, lowered)
         if target is None or target.attribute.mutability == "readOnly" or lowered == "schemas":
             continue
         read = read_value(target.attribute, value)
