@@ -165,6 +165,8 @@ class _Attempt:
         until = time.monotonic() + RECORD_WAIT
         while time.monotonic() < until:
             kinds = {entry["kind"]: entry for entry in self._world.records(asker, self._since, segment=segment)}
+            if "decision" not in kinds and self._world.records(asker, None, segment=segment, kind="decision"):
+                kinds["decision"] = {}  # of a session that stood before
             if {"decision", "open", "close"} <= kinds.keys():
                 lacking = [part for part in ("principal_name", "segment_name", "at", "code") if not kinds["close"].get(part)]
                 named = kinds["close"].get("principal_name") == asker.person

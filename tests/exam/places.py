@@ -114,10 +114,12 @@ class Places:
 def places() -> Iterator[Places]:
     """Namespaces where they are permitted, else this machine's loopback: then a place is a process of its own, without an address of its own."""
     with contextlib.ExitStack() as stack:
-        if permitted() is None:
+        refused = permitted()
+        if refused is None:
             lab = stack.enter_context(Lab(prefix=f"exam-{os.getpid()}", laptops=PLACES))
             directory = lab.directory
         else:
+            print(f"{refused}: every place is a process of this machine, without an address of its own", file=sys.stderr)
             lab, directory = None, Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="exam-")))
         made = Places(lab, directory)
         try:

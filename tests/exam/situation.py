@@ -5,12 +5,12 @@ signal changes, and what is checked at the end.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from exam.rows import Row
+from exam.rows import PLACES, Row
 
-Party = Literal["subject", "real", "hostile"]
+Party = Literal["subject", "elsewhere", "real", "hostile"]
 Level = Literal["full", "limited"]
 Deed = Literal[
     "sign_in",  # with the credentials that are right now
@@ -191,7 +191,11 @@ def _one_request(row: Row) -> Plan:
     expected = (Expected("subject", row.get("outcome")),)
     place = row.get("resource_location") or "on_prem"
     forbidden = row.get("unauthorized_resource_location") or place
-    return Plan({"subject": asker}, _resource(row), place, steps, expected, tuple(_notes(row)), forbidden)
+    askers: dict[Party, Asker] = {"subject": asker}
+    if row.get("outcome") == "terminate_all":  # which is more than the one that the row speaks of
+        askers["elsewhere"] = replace(asker, place=next(place for place in PLACES if place != asker.place))
+        steps = (Step("be_signed_in", "elsewhere"), Step("hold", "elsewhere"), *steps)
+    return Plan(askers, _resource(row), place, steps, expected, tuple(_notes(row)), forbidden)
 
 
 def _is_service(row: Row) -> bool:
@@ -250,7 +254,7 @@ def _origin(profile: str) -> str:
 
 def _proves_again(row: Row) -> bool:
     """Whether the person proves who they are once more while a session is open: such people have an identity provider."""
-    return row.get("step_up_success") is not None or (row.during_session and _sign_in_of(row) in ("RA+", "RA-"))
+    return row.get("step_up_success") is not None or (row.during_session and _sign_in_of(row) in ("RA+", "RA-", "A-"))
 
 
 def _sign_in_of(row: Row) -> Any:
@@ -285,7 +289,7 @@ def _resource(row: Row) -> str:
 def _deeds(row: Row) -> list[Deed]:
     granted: list[Deed] = ["grant"] if row.get("privilege_provisioned") else []
     if row.during_session:
-        before: Deed = "be_signed_in_briefly" if _is_service(row) and _sign_in_of(row) == "RA-" else "be_signed_in"
+        before: Deed = "be_signed_in_briefly" if _is_service(row) and _sign_in_of(row) in ("RA-", "A-") else "be_signed_in"
         granted = [] if row.get("privilege_provisioned") is None else ["grant"]
         return [before, *granted, "hold", *_losses(row), *_changes(row), *_sign_ins(row, standing=True)]
     report: list[Deed] = ["report_theft"] if row.get("reported_stolen") is True else []
@@ -303,14 +307,14 @@ def _sign_ins(row: Row, *, standing: bool) -> list[Deed]:
     match _sign_in_of(row):
         case "RA+" if standing:
             return ["sign_in_again"]
-        case "RA-" if standing:
+        case "RA-" | "A-" if standing:
             return ["fail_to_sign_in_again"]
         case "RA+":
             return [*before, *deactivated, "require_sign_in", "sign_in"]
         case "RA-":
             return [*before, *deactivated, "require_sign_in", "sign_in_badly"]
         case "A-":
-            return ["require_sign_in", "sign_in_badly"] if standing else ["sign_in_badly"]
+            return ["sign_in_badly"]
         case "A+" if not standing:
             return ["sign_in"]
         case "A" | None:

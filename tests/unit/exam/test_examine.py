@@ -1,12 +1,17 @@
 """What counts as seen, and what is left behind: the examination against places that only answer."""
 
+import socket
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import netlab
 import pytest
 from deployment import DeploymentError
 
 from exam.examine import Verdict, examine
 from exam.rows import read_row
+from exam.services import Service, serve
 from exam.world import World
 
 
@@ -21,12 +26,16 @@ class Providers:
 
 
 class Devices:
-    """They sign in, and reach nothing."""
+    """They sign in, and reach nothing, or a port of this machine."""
 
-    machine = None
+    machine = netlab.Machine("test", Path())
+
+    def __init__(self, code: str, address: str) -> None:
+        self._code = code
+        self._address = address
 
     def ask(self, op: str, device: str, **_: object) -> dict[str, Any]:
-        return {"ok": op == "sign_in", "agent": device, "code": "not_found"}
+        return {"ok": op == "sign_in" or bool(self._address), "agent": device, "code": self._code, "address": self._address}
 
 
 class Exchange:
@@ -35,27 +44,38 @@ class Exchange:
     def __init__(self) -> None:
         self.calls: list[tuple[str, str]] = []
         self.fails: tuple[str, str] | None = None
+        self.entries: list[dict[str, Any]] = []
 
     def call(self, method: str, path: str, *_: object, **__: object) -> Any:
         self.calls.append((method, path))
+        if path.startswith("/records?"):
+            return {"entries": self.entries if "since=" in path else [*self.entries, {"kind": "decision"}]}
         if self.fails is not None and (method, path.partition("?")[0]) == self.fails:
             raise DeploymentError(f"{method} {path}: 404")
         return [] if method == "GET" else {"id": "1"}
 
 
 class Places:
-    def __init__(self) -> None:
+    def __init__(self, listener: socket.socket) -> None:
         self.deployment = Exchange()
         self.programs = Programs()
         self.providers = Providers()
+        self.code = "not_found"
+        self.address = ""
+        self.services = {("127.91.1.11", port): Service("127.91.1.11", port, listener) for port in (7001, 7002)}
+
+    @property
+    def machine(self) -> netlab.Machine:
+        return Devices.machine
 
     def devices(self, _: str) -> Devices:
-        return Devices()
+        return Devices(self.code, self.address)
 
 
 @pytest.fixture
-def places() -> Places:
-    return Places()
+def places() -> Iterator[Places]:
+    with socket.socket() as listener:
+        yield Places(listener)
 
 
 def examined(places: Places, **fields: Any) -> Verdict:
@@ -68,6 +88,26 @@ def test_nothing_is_said_of_a_session_that_was_never_open(places: Places, outcom
     verdict = examined(places, user_profile="E6", auth_real="A+", outcome_real=outcome)
     assert verdict.passed is False
     assert "no open session" in verdict.why
+
+
+def test_a_client_that_does_not_come_up_was_not_refused(places: Places) -> None:
+    assert examined(places, outcome="deny").passed is True
+    places.code = "timeout"
+    verdict = examined(places, outcome="deny")
+    assert verdict.passed is False
+    assert "does not come up" in verdict.why
+
+
+def test_what_was_decided_before_the_row_is_on_record_too(places: Places) -> None:
+    """Who has a session is not asked about again: the decision may be older than the request."""
+    service = serve(places.machine, "127.0.0.1", 0)
+    host, port = service.listener.getsockname()
+    places.address = f"{host}:{port}"
+    closed = {"kind": "close", "principal_name": "e1", "segment_name": "rss1", "at": "now", "code": "ended"}
+    places.deployment.entries = [{"kind": "open"}, closed]
+    verdict = examined(places, outcome="record")
+    service.listener.close()
+    assert verdict.why == ""
 
 
 def test_what_cannot_be_put_back_fails_its_row_and_nothing_else(places: Places) -> None:

@@ -187,3 +187,20 @@ def test_a_service_that_is_not_authorised_is_another_one_under_the_same_rules() 
     known = plan_of(id_type="service", authorized=True).askers["subject"]
     other = plan_of(id_type="service", authorized=False, outcome="deny").askers["subject"]
     assert (known.person, other.person) == ("service-known", "service-unknown")
+
+
+def test_all_sessions_are_more_than_the_one_that_the_row_speaks_of() -> None:
+    made = plan_of(outcome="terminate_all", reported_stolen=True, user_profile="E7", subject_location="on_prem")
+    assert [(step.party, step.deed) for step in made.steps] == [
+        ("elsewhere", "be_signed_in"),
+        ("elsewhere", "hold"),
+        ("subject", "be_signed_in"),
+        ("subject", "hold"),
+        ("subject", "report_theft"),
+    ]
+    assert made.askers["elsewhere"].place != made.askers["subject"].place
+
+
+def test_a_sign_in_that_fails_during_a_session_fails_where_it_is_proved() -> None:
+    assert deeds(scenario="F-1", auth_user="A-", outcome="terminate") == ["be_signed_in", "hold", "fail_to_sign_in_again"]
+    assert plan_of(scenario="F-1", auth_user="A-", outcome="terminate").askers["subject"].person == "e-step-up-1"
