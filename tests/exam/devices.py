@@ -42,11 +42,10 @@ class Device:
 
     async def sign_in(self, *, user: str = "", password: str = "", token: str = "") -> str:
         """Enrol anew; a client that runs on the sign-in of before ends first, as `cloister login` has it."""
+        await self.stop()  # the client of a program signs out as it ends, and a key that enrols again is the same agent
         self._state.open()
         proof = by_token(token) if token else by_password(user, password)
-        identity = await enrol(self._state, self._target, "client", proof)
-        await self.stop()
-        return identity.agent
+        return (await enrol(self._state, self._target, "client", proof)).agent
 
     async def begin(self, provider: str) -> str:
         """Begin to sign in at a provider; where the person has to go."""
