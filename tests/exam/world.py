@@ -7,7 +7,7 @@ import itertools
 import secrets
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
 
@@ -326,16 +326,11 @@ class World:
         self._raise_risk("user", asker.person)
 
     def overreach(self, asker: Asker, place: str) -> None:
-        """The person asks for what they may not have; the detection reads the record of that and speaks."""
-        since = datetime.now(UTC) - timedelta(seconds=1)
-        if self.open(asker, FORBIDDEN, place, "full", REFUSAL_WAIT):
+        """The person asks for what they may not have; the detection sees that at the endpoint and speaks."""
+        service = self.service(FORBIDDEN, place, "full")
+        before = service.settled()
+        if self.open(asker, FORBIDDEN, place, "full", REFUSAL_WAIT) or service.traces != before:
             raise Unfit(f"`{asker.person}` may have what they must not have")
-        host = self.segment(FORBIDDEN, place, "full")["hosts"][0]
-        until = time.monotonic() + ANSWER_WAIT
-        while not any(entry.get("host") == host for entry in self.records(asker, since)):
-            if time.monotonic() > until:
-                raise Unfit(f"no record tells that `{asker.person}` was refused")
-            time.sleep(0.05)
         self.suspect_person(asker)
 
     def _raise_risk(self, kind: str, name: str) -> None:
@@ -371,11 +366,17 @@ class World:
                 self._put({**group, members: [name for name in group[members] if name != asker.person]})
 
     def deactivate(self, asker: Asker) -> None:
-        """As a directory does it. What was signed in is gone for good."""
-        self._undo.append(lambda: self._api.call("POST", f"/users/{asker.person}/enable"))
+        """As a directory does it. Before the account is switched on again the clients end: what they still wait for is none of the next row's."""
+        keys = self._signed_in(asker.person)
+
+        def put_back() -> None:
+            for device, place in keys:
+                self._places.devices(place).ask("stop", device)
+                self._agents.pop((device, place), None)
+            self._api.call("POST", f"/users/{asker.person}/enable")
+
+        self._undo.append(put_back)
         self._api.call("POST", f"/users/{asker.person}/disable")
-        for key in self._signed_in(asker.person):
-            self._agents.pop(key)
 
     def _manager(self) -> str:
         if not self._managers_token:

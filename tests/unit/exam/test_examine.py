@@ -30,11 +30,13 @@ class Devices:
 
     machine = netlab.Machine("test", Path())
 
-    def __init__(self, code: str, address: str) -> None:
+    def __init__(self, code: str, address: str, calls: list[tuple[str, str]]) -> None:
         self._code = code
         self._address = address
+        self._calls = calls
 
     def ask(self, op: str, device: str, **_: object) -> dict[str, Any]:
+        self._calls.append((op, device))
         return {"ok": op == "sign_in" or bool(self._address), "agent": device, "code": self._code, "address": self._address}
 
 
@@ -69,7 +71,7 @@ class Places:
         return Devices.machine
 
     def devices(self, _: str) -> Devices:
-        return Devices(self.code, self.address)
+        return Devices(self.code, self.address, self.deployment.calls)
 
 
 @pytest.fixture
@@ -115,6 +117,11 @@ def test_what_cannot_be_put_back_fails_its_row_and_nothing_else(places: Places) 
     verdict = examined(places, credential_status="flagged_stolen", endpoint_compliant=False, outcome="deny")
     assert verdict.passed is False
     assert places.deployment.calls.count(("PUT", "/devices/e1-enterprise/facts/mdm")) == 2  # lost, and put back
+
+
+def test_the_client_of_who_was_deactivated_ends_before_the_account_is_on_again(places: Places) -> None:
+    examined(places, user_profile="E3", auth_user="A", outcome="deny")
+    assert places.deployment.calls[-2:] == [("stop", "e1-enterprise"), ("POST", "/users/e1/enable")]
 
 
 def test_of_a_device_that_nobody_knows_nothing_is_reported(places: Places) -> None:
