@@ -3,6 +3,7 @@
 Nothing here knows a row. Every change is put back after it, over the same API; processes, resources, rules and standing sign-ins stay.
 """
 
+import functools
 import itertools
 import secrets
 import time
@@ -250,7 +251,7 @@ class World:
     def hold(self, asker: Asker, resource: str, place: str, best: Level | None) -> None:
         """Everything up to the best. What was put back after the row before reaches the client over its link: until then it knows of nothing there."""
         until = time.monotonic() + ANSWER_WAIT
-        wanted = LEVELS if best == "full" else ("limited",)
+        wanted: tuple[Level, ...] = LEVELS if best == "full" else ("limited",)
         while lacking := [level for level in wanted if (asker, level) not in self.flows]:
             if time.monotonic() > until or best is None:
                 raise Unfit(f"`{asker.person}` has no {lacking[0]} session to begin with")
@@ -362,7 +363,7 @@ class World:
         groups = [document for (kind, _), document in self._documents.items() if kind == "group"]
         for group, members in itertools.product(groups, ("users", "workloads")):
             if asker.person in group.get(members, ()):
-                self._undo.append(lambda group=group: self._put(group))
+                self._undo.append(functools.partial(self._put, group))
                 self._put({**group, members: [name for name in group[members] if name != asker.person]})
 
     def deactivate(self, asker: Asker) -> None:
