@@ -188,6 +188,8 @@ class Enrolment:
                 return agent, chain
 
         agent, chain = await self._writer.run(work)
+        if known is not None:  # read again: it may have been revoked while this was written
+            agent = dataclasses.replace(self._state.agents[known.id], **vouching_fields(vouched))
         return self._admit(agent, chain)
 
     def _find_program(self, vouched: Vouched, key_thumbprint: str) -> Agent | None:

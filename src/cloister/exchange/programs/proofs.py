@@ -194,7 +194,11 @@ class Proofs:
 
 
 def _spent(issuer: str, claims: VerifiedClaims, token: str) -> Spent:
-    """By `jti` (RFC 7519, section 4.1.7) where there is one: two spellings of one token are one token."""
+    """By `jti` (RFC 7519, section 4.1.7) where there is one: two spellings of one token are one token.
+
+    Else by what is signed and the first half of the signature: of one of ECDSA anybody can make a second one that differs in the other half.
+    """
     jti = claims.text("jti")
-    text = f"token\0{token}" if jti is None else f"jti\0{issuer}\0{jti}"
+    signed, _, signature = token.rpartition(".")
+    text = f"token\0{signed}.{signature[: (len(signature) - 1) // 2]}" if jti is None else f"jti\0{issuer}\0{jti}"
     return Spent(hashlib.sha256(text.encode()).hexdigest(), claims.expires_at + 2 * LEEWAY)

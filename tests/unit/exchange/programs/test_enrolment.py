@@ -1,5 +1,6 @@
 """Laws of programs that enrol by token: everything comes from the proof, and a proof is good once, for one key, for a while."""
 
+import asyncio
 import base64
 import hmac
 import json
@@ -8,12 +9,14 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from tests.unit.exchange.programs.conftest import CLUSTER, GITHUB, Issuers
-from tests.unit.identity.tokens.minting import as_json, encode, rsa
+from tests.unit.identity.tokens.minting import as_json, ec, encode, jwks, rsa
 
 from cloister import _core
-from cloister.model.messages.from_agent import Bye, Prove, WantSession
+from cloister.exchange.errors import Refusal
+from cloister.model.messages.from_agent import Bye, EnrolByToken, Prove, WantSession
 from cloister.model.messages.from_exchange import Catalogue, Enrolled, Proved, Refused
 from cloister.model.messages.from_exchange import Session as Ticket
+from cloister.store.types import Actor
 
 
 async def _agent(issuers: Issuers, id: str) -> dict[str, Any]:
@@ -120,6 +123,37 @@ async def test_replay_by_another_key_is_refused_and_by_the_same_key_is_the_same_
         _, again = await issuers.ask(token, agent=agent)
         assert isinstance(again, Enrolled)
         assert again.agent == first.agent
+
+
+async def test_replay_with_the_other_signature_of_the_same_token_is_refused(issuers: Issuers) -> None:
+    """Of an ECDSA signature (r, s) anybody makes (r, n - s), which is as good: it is no second token."""
+    key = ec("mesh")
+    await issuers.world.apply(
+        json.dumps({"kind": "token-issuer", "name": "mesh", "issuer": "https://mesh.example", "keys": jwks(key)})
+        + "\n---\n{kind: workload, name: meshed, issuer: mesh, subject: m-1}"
+    )
+    token = issuers.mint("https://mesh.example", key, {"sub": "m-1"}, "ES256")
+    await issuers.enrol(token)
+    signed, _, signature = token.rpartition(".")
+    raw = base64.urlsafe_b64decode(signature + "==")
+    order = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+    other = raw[:32] + (order - int.from_bytes(raw[32:])).to_bytes(32)
+    assert await issuers.refused(f"{signed}.{encode(other)}") == "token_replayed"
+
+
+async def test_program_that_is_revoked_while_it_enrols_again_stays_revoked(issuers: Issuers) -> None:
+    token, running = issuers.pod(), issuers.world.running
+    agent, first = await issuers.ask(token)
+    assert isinstance(first, Enrolled)
+    request = EnrolByToken(token=token, csr=agent.csr(), hostname="job")
+    _, again = await asyncio.gather(
+        running.administration.revoke_agent(Actor("admin"), first.agent),
+        running.exchange._programs.enrol(request, "192.0.2.1"),
+        return_exceptions=True,
+    )
+    assert isinstance(again, Refusal)
+    assert again.code == "proof_ended"
+    assert running.state.agents[first.agent].revoked_at is not None
 
 
 async def test_replay_is_remembered_by_jti_whatever_else_the_token_says(issuers: Issuers) -> None:
