@@ -17,6 +17,7 @@ from xml.sax.saxutils import escape, quoteattr
 from saml2 import BINDING_HTTP_POST, BINDING_HTTP_REDIRECT
 from saml2.client import Saml2Client
 from saml2.config import SPConfig
+from saml2.saml import SCM_BEARER
 from saml2.time_util import str_to_time
 
 from cloister.identity.oidc.request import Wish
@@ -113,18 +114,20 @@ def read_response(client: Saml2Client, document: IdentityProvider, encoded: str,
     if response is None or response.assertion is None:
         raise TokenRefused(Code.TOKEN_SIGNATURE, "the provider's SAML response is not signed, not for us, or not of this time")
     assertion = response.assertion
-    if response.in_response_to != request or response.issuer() != document.issuer or assertion.issuer.text != document.issuer:
+    issuers = {_text(response.response.issuer) or document.issuer, _text(assertion.issuer)}  # a response need not say it
+    if response.in_response_to != request or issuers != {document.issuer}:
         raise TokenRefused(Code.TOKEN_ISSUER, "the SAML response is of another provider or for another sign-in")
+    _check_addressed(client, assertion, request)
     statement, name = assertion.authn_statement[0], assertion.subject.name_id
     context = statement.authn_context.authn_context_class_ref if statement.authn_context is not None else None
     attributes: dict[str, list[str]] = response.ava or {}
     person = Person(
         provider=document.name,
         issuer=document.issuer,
-        subject=_subject(name.text, name.format),
+        subject=_subject(_text(name), None if name is None else name.format),
         at=_signed_in_at(statement.authn_instant, wish, now),
-        strength=strength_of(document, None if context is None else (context.text or "").strip(), ()),
-        username=line(_first(attributes, document.username) or name.text),
+        strength=strength_of(document, _text(context), ()),
+        username=line(_first(attributes, document.username) or _text(name)),
         display=line(_first(attributes, document.display)),
         groups=None if document.groups is None else read_groups(attributes.get(document.groups.claim, [])),
         session=None if not statement.session_index else str(statement.session_index)[:MAX_TEXT],
@@ -133,6 +136,28 @@ def read_response(client: Saml2Client, document: IdentityProvider, encoded: str,
         calendar.timegm(str_to_time(assertion.conditions.not_on_or_after)) if assertion.conditions.not_on_or_after else now + 600
     )
     return Verified(person, str(assertion.id), until + 2 * LEEWAY)
+
+
+def _check_addressed(client: Saml2Client, assertion: Any, request: str) -> None:
+    """What the assertion itself must say, which is what is signed: for whom, where, until when and for which request (SAML 2.0 Profiles, section 4.1.4.2).
+    pysaml2 lets pass what is left out, and reads no recipient."""
+    conditions = assertion.conditions
+    restrictions = [] if conditions is None else conditions.audience_restriction
+    entity, places = client.config.entityid, client.service_urls(BINDING_HTTP_POST)
+    is_for_us = bool(restrictions) and all(entity in [_text(one) for one in each.audience] for each in restrictions)
+    bearers = [each.subject_confirmation_data for each in assertion.subject.subject_confirmation if each.method == SCM_BEARER]
+    is_confirmed = any(
+        data is not None and data.recipient in places and data.in_response_to == request and data.not_on_or_after
+        for data in bearers
+    )
+    if not is_for_us or not is_confirmed:
+        raise TokenRefused(
+            Code.TOKEN_AUDIENCE, "the assertion does not say that it is for this exchange, for this sign-in and for a while"
+        )
+
+
+def _text(element: Any) -> str | None:
+    return None if element is None else (element.text or "").strip()
 
 
 def _subject(text: str | None, form: str | None) -> str:

@@ -5,6 +5,7 @@ import datetime
 import json
 import re
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from saml2 import BINDING_HTTP_POST
+from saml2 import BINDING_HTTP_POST, class_name
 from saml2.config import IdPConfig
 from saml2.saml import NAMEID_FORMAT_PERSISTENT, NameID
+from saml2.samlp import response_from_string
 from saml2.server import Server
+from saml2.sigver import pre_signature_part, signed_instance_factory
 from saml2.xmldsig import DIGEST_SHA256, SIG_RSA_SHA256
 
 ENTITY = "https://idp.example/saml"
@@ -69,6 +72,16 @@ class SamlIdp:
             **changes,
         }
         return str(self.server.create_authn_response(**given)), query["RelayState"][0]
+
+    def signed(self, response: str, change: Callable[[Any], object]) -> str:
+        """A response whose assertion was not signed yet, changed by the provider itself before it signs."""
+        made = response_from_string(response)
+        assertion = made.assertion[0]
+        change(made)
+        assertion.signature = pre_signature_part(
+            assertion.id, self.server.sec.my_cert, 1, sign_alg=SIG_RSA_SHA256, digest_alg=DIGEST_SHA256
+        )
+        return str(signed_instance_factory(made, self.server.sec, [(class_name(assertion), assertion.id)]))
 
 
 def make_idp(directory: Path, base: str, *, entity: str = ENTITY) -> SamlIdp:

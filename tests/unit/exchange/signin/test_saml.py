@@ -10,7 +10,15 @@ from typing import Any
 
 import httpx
 import pytest
-from saml2.saml import NAMEID_FORMAT_EMAILADDRESS, NAMEID_FORMAT_TRANSIENT, NameID
+from saml2.saml import (
+    NAMEID_FORMAT_EMAILADDRESS,
+    NAMEID_FORMAT_TRANSIENT,
+    SCM_HOLDER_OF_KEY,
+    SCM_SENDER_VOUCHES,
+    Audience,
+    AudienceRestriction,
+    NameID,
+)
 from saml2.xmldsig import DIGEST_SHA1, SIG_RSA_SHA1
 from tests.unit.exchange.conftest import World
 from tests.unit.exchange.signin.conftest import SignInLab
@@ -147,6 +155,54 @@ async def test_case_03_right_signature_for_somebody_else_is_refused(acme: Acme, 
     terminal, url = await acme.go(browser)
     assert (await acme.post(browser, *other.answer(url))).status_code == 403
     assert isinstance(await terminal.outcome(), Refused)
+
+
+def _data(response: Any) -> Any:
+    return response.assertion[0].subject.subject_confirmation[0].subject_confirmation_data
+
+
+def _audience(*texts: str) -> Any:
+    return AudienceRestriction(audience=[Audience(text=text) for text in texts])
+
+
+ADDRESSED_ELSEWHERE: dict[str, Callable[[Any], object]] = {
+    "no conditions": lambda response: setattr(response.assertion[0], "conditions", None),
+    "no audience": lambda response: setattr(response.assertion[0].conditions, "audience_restriction", []),
+    "another audience as well": lambda response: response.assertion[0].conditions.audience_restriction.append(
+        _audience("https://other.example")
+    ),
+    "another recipient": lambda response: setattr(_data(response), "recipient", "https://other.example/acs"),
+    "no recipient": lambda response: setattr(_data(response), "recipient", None),
+    "no end": lambda response: setattr(_data(response), "not_on_or_after", None),
+    "no request": lambda response: setattr(_data(response), "in_response_to", None),
+    "nothing confirmed": lambda response: setattr(
+        response.assertion[0].subject.subject_confirmation[0], "subject_confirmation_data", None
+    ),
+    "for who vouches": lambda response: setattr(
+        response.assertion[0].subject.subject_confirmation[0], "method", SCM_SENDER_VOUCHES
+    ),
+    "for a holder of a key": lambda response: setattr(
+        response.assertion[0].subject.subject_confirmation[0], "method", SCM_HOLDER_OF_KEY
+    ),
+    "no name": lambda response: setattr(response.assertion[0].subject, "name_id", None),
+}
+
+
+@pytest.mark.parametrize("what", ADDRESSED_ELSEWHERE)
+async def test_case_03_a_signed_assertion_says_itself_that_it_is_for_this_sign_in(acme: Acme, what: str) -> None:
+    """What stands around it is not signed: an assertion made for somebody else, or for nobody in particular, fits into any response."""
+    change = ADDRESSED_ELSEWHERE[what]
+    code = await acme.refused(lambda response: acme.idp.signed(response, change), sign_assertion=False)
+    assert code in ("token_audience", "token_signature", "token_malformed")
+
+
+async def test_a_response_need_not_say_whose_it_is(acme: Acme) -> None:
+    browser = acme.lab.browser()
+    terminal, url = await acme.go(browser)
+    response, state = acme.idp.answer(url, sign_assertion=False)
+    page = await acme.post(browser, acme.idp.signed(response, lambda made: setattr(made, "issuer", None)), state)
+    assert page.status_code == 200, page.text
+    assert isinstance(await terminal.outcome(), Enrolled)
 
 
 async def test_case_04_a_response_works_once_and_for_its_own_sign_in(acme: Acme) -> None:
