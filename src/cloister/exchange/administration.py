@@ -189,19 +189,20 @@ class Administration:
         action: str,
         also: Callable[[Change], None] = lambda _: None,
         on_committed: Callable[[], object] = lambda: None,
+        users: Sequence[str] = (),
     ) -> None:
-        """These clients' sign-ins are over: they act for nobody any more and enrol again. The API tokens of their users end with them. `also` is
-        committed with it, or refuses it; `on_committed` is called while the links of these clients are still up.
+        """These clients' sign-ins are over: they act for nobody any more and enrol again. The API tokens of their users, and of `users`, end with
+        them. `also` is committed with it, or refuses it; `on_committed` is called while the links of these clients are still up.
         """
         now = int(self._clock())
         agents = [self._state.agents[id] for id in ids if id in self._state.agents]
-        users = sorted({agent.principal for agent in agents if agent.principal is not None})
+        people = sorted({*users, *(agent.principal for agent in agents if agent.principal is not None)})
         entry = self._changes.entry(actor, action, ", ".join(ids)[:256], {"agents": len(agents)})
 
         def work(change: Change) -> None:
             also(change)
             agent_rows.revoke_agents(change, [agent.id for agent in agents], now)
-            for user in users:
+            for user in people:
                 session_rows.delete_api_tokens_of(change.connection, user)
 
         await self._changes.commit(entry, work)

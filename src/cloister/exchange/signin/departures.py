@@ -1,11 +1,13 @@
 """Sign-ins that end: because the person says so here, or because the provider says so (OpenID Connect Back-Channel Logout 1.0)."""
 
 import hashlib
+from collections.abc import Callable
 
 from cloister.exchange.administration import Administration
 from cloister.exchange.errors import Refusal
 from cloister.exchange.links import LiveLink, Switchboard
 from cloister.exchange.settings import Limits
+from cloister.exchange.signin.ended import EndedSignIns
 from cloister.exchange.signin.oidc import OidcClient
 from cloister.exchange.signin.service import SignIns
 from cloister.exchange.signin.types import Provider
@@ -29,6 +31,8 @@ class Departures:
         sign_ins: SignIns,
         oidc: OidcClient,
         administration: Administration,
+        ended: EndedSignIns,
+        clock: Callable[[], float],
     ) -> None:
         self._limits = limits
         self._state = state
@@ -36,6 +40,8 @@ class Departures:
         self._sign_ins = sign_ins
         self._oidc = oidc
         self._administration = administration
+        self._ended = ended
+        self._clock = clock
 
     async def of_client(self, link: LiveLink, ref: int) -> None:
         """The person signs out: this very client, whose link this is."""
@@ -58,9 +64,14 @@ class Departures:
         try:
             provider = self._sign_ins.provider(name)
             logout = await self._oidc.read_logout(provider, token)
+            self._ended.add(provider.document.issuer, logout, self._clock())
             ids = self._concerned(provider, logout)
+            person = self._state.find_user(provider.document.issuer, logout.subject)
+            users = [] if person is None else [person.id]  # who signed in to the API alone has no client
             actor = Actor(f"provider:{name}", source)
-            await self._administration.sign_out_agents(actor, ids, "sign_out", lambda change: self._spend(change, provider, logout))
+            await self._administration.sign_out_agents(
+                actor, ids, "sign_out", lambda change: self._spend(change, provider, logout), users=users
+            )
         except TokenRefused as refused:
             await self._sign_ins.audit(source, f"logout by {name}"[:128], refused.code, "sign_out")
             raise Refusal(refused.code, refused.message) from None

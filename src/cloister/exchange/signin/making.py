@@ -16,6 +16,7 @@ from cloister.exchange.settings import Settings
 from cloister.exchange.signin.attempts import PendingAttempts
 from cloister.exchange.signin.browsers import Browsers
 from cloister.exchange.signin.departures import Departures
+from cloister.exchange.signin.ended import EndedSignIns
 from cloister.exchange.signin.oidc import OidcClient
 from cloister.exchange.signin.people import People
 from cloister.exchange.signin.saml import SamlProvider
@@ -66,7 +67,8 @@ def make_sign_ins(
     people = People(state, changes)
     noting = Noting(settings.limits.refusals_noted_per_source, settings.limits.refusals_noted)
     pending, saml = PendingAttempts(clock), SamlProvider(clock)
-    service = SignIns(state, pending, oidc, saml, people, step_ups, enrolment, noting, store, writer, clock)
-    departures = Departures(settings.limits, state, switchboard, service, oidc, administration)
+    ended = EndedSignIns()
+    service = SignIns(state, pending, oidc, saml, people, step_ups, enrolment, administration, ended, noting, store, writer, clock)
+    departures = Departures(settings.limits, state, switchboard, service, oidc, administration, ended, clock)
     changes.check_provider = oidc.check_document
     return SignInParts(service, departures, Browsers(), secrets)

@@ -7,10 +7,13 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 from urllib.parse import urlencode
 
+from cloister.exchange.administration import Administration
 from cloister.exchange.attempts import Noting
 from cloister.exchange.enrol import Enrolment
 from cloister.exchange.errors import Refusal
+from cloister.exchange.signals.standing import is_voided
 from cloister.exchange.signin.attempts import Finish, Pending, PendingAttempts
+from cloister.exchange.signin.ended import EndedSignIns
 from cloister.exchange.signin.machine import LIFE_SECONDS, Attempt, OutOfOrder, digest
 from cloister.exchange.signin.oidc import OidcClient
 from cloister.exchange.signin.people import People
@@ -27,7 +30,7 @@ from cloister.model.messages.from_exchange import Enrolled, Refused, SignedIn, S
 from cloister.model.providers import IdentityProvider
 from cloister.model.reasons import Code
 from cloister.store.service import Store
-from cloister.store.types import Actor, Agent, AuditEntry
+from cloister.store.types import Actor, Agent, AuditEntry, Subject
 
 WAIT_SECONDS = 25.0  # that an administrator's terminal waits in one request
 
@@ -45,6 +48,8 @@ class SignIns:
         people: People,
         step_ups: StepUps,
         enrolment: Enrolment,
+        administration: Administration,
+        ended: EndedSignIns,
         noting: Noting,
         store: Store,
         writer: Writer,
@@ -57,11 +62,13 @@ class SignIns:
         self._people = people
         self._step_ups = step_ups
         self._enrolment = enrolment
+        self._administration = administration
+        self._ended = ended
         self._noting = noting
         self._store = store
         self._writer = writer
         self._clock = clock
-        self._waiting: dict[str, tuple[asyncio.Future[str], float]] = {}
+        self._waiting: dict[str, tuple[asyncio.Future[tuple[str, Person]], float]] = {}
 
     # ------------------------------------------------------------ who asks
 
@@ -72,7 +79,11 @@ class SignIns:
 
         async def finish(provider: Provider, person: Person) -> None:
             user = await self._people.admit(provider, person, source)
-            enrolled.append(await self._enrolment.by_person(request.csr, request.hostname, source, user, person))
+            made = await self._enrolment.by_person(request.csr, request.hostname, source, user, person)
+            if self._ended.holds(person):  # by its provider, which did not see this client yet
+                await self._administration.sign_out_agents(Actor(f"provider:{provider.name}", source), [made.agent], "sign_out")
+                raise Refusal(Code.SIGNED_OUT)
+            enrolled.append(made)
 
         purpose = "A terminal asks to be signed in as you, and to reach your applications from that device."
         attempt = self._pending.make_attempt(_printable(request.hostname), source, self._only(request.provider))
@@ -107,12 +118,12 @@ class SignIns:
 
     def offer_api(self, provider: str, device: str, source: str) -> dict[str, Any]:
         """For an administrator's terminal, which waits with a secret of its own."""
-        user: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        user: asyncio.Future[tuple[str, Person]] = asyncio.get_running_loop().create_future()
 
         async def finish(answered: Provider, person: Person) -> None:
             found = await self._people.admit(answered, person, source)
             if not user.done():
-                user.set_result(found)
+                user.set_result((found, person))
 
         def fail(refusal: Refusal) -> None:
             if not user.done():
@@ -129,16 +140,20 @@ class SignIns:
         return {"url": self.url(attempt), "code": attempt.code, "secret": secret, "expires_at": int(now) + LIFE_SECONDS}
 
     async def wait_api(self, secret: str) -> str:
-        """The id of the user who signed in for the terminal with this secret; given out once. Raises Refusal."""
-        user, until = self._waiting.get(digest(secret), (None, 0.0))
-        if user is None or until <= self._clock():
+        """The id of the user who signed in for the terminal with this secret; given out once, and not if the sign-in was ended since. Raises Refusal."""
+        answered, until = self._waiting.get(digest(secret), (None, 0.0))
+        if answered is None or until <= self._clock():
             raise Refusal(Code.SIGN_IN_EXPIRED)
-        await asyncio.wait([user], timeout=WAIT_SECONDS)
-        if not user.done():
+        await asyncio.wait([answered], timeout=WAIT_SECONDS)
+        if not answered.done():
             raise Refusal(Code.SIGN_IN_PENDING)
         if self._waiting.pop(digest(secret), None) is None:
             raise Refusal(Code.SIGN_IN_EXPIRED)
-        return user.result()
+        user, person = answered.result()
+        said = self._state.evidence.of(Subject("user", user)).values()
+        if self._ended.holds(person) or is_voided(said, self._state.documents, person.at or person.vouched_at or 0):
+            raise Refusal(Code.SIGNED_OUT)
+        return user
 
     async def _run(
         self,

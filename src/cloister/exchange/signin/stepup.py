@@ -51,9 +51,7 @@ class StepUps:
     async def finish(
         self, id: str, provider: Provider, person: Person, user: str | None, wanted: Strength, ref: int, source: str
     ) -> SignedIn:
-        agent = self._state.agents.get(id)
-        if agent is None or agent.revoked_at is not None or not self._state.is_active_principal(agent.principal):
-            raise Refusal(Code.AGENT_REVOKED)
+        agent = self._served(id)
         actor = Actor(f"user:{self._state.name_of(agent.principal)}", source)
         if user is None or user != agent.principal or provider.name != agent.sign_in_issuer:
             raise Refusal(Code.SIGN_IN_MISMATCH, "another person signed in than the one that this device is signed in for")
@@ -63,9 +61,20 @@ class StepUps:
                 f"that was a sign-in of strength `{person.strength}`, and `{wanted}` is needed",
                 "use a second factor or a security key at the provider",
             )
-        changed = merged(agent, person, provider.document.strength_lasts, int(self._clock()))
+        now, lasts = int(self._clock()), provider.document.strength_lasts
+        changed = merged(agent, person, lasts, now)
         detail = {"strength": person.strength, "provider": provider.name}
         entry = self._changes.entry(actor, "agent.step_up", id, detail)
-        await self._changes.commit(entry, lambda change: agent_rows.set_sign_in(change, changed))
+        await self._changes.commit(entry, lambda change: agent_rows.set_sign_in(change, changed), lambda: self._check_served(id))
+        changed = merged(self._served(id), person, lasts, now)  # read again: whatever else was said of it meanwhile stands
         self._put(changed)
         return SignedIn(ref=ref, at=changed.signed_in_at or 0, strength=changed.sign_in_strength)
+
+    def _served(self, id: str) -> Agent:
+        agent = self._state.agents.get(id)
+        if agent is None or agent.revoked_at is not None or not self._state.is_active_principal(agent.principal):
+            raise Refusal(Code.AGENT_REVOKED)
+        return agent
+
+    def _check_served(self, id: str) -> None:
+        self._served(id)

@@ -19,6 +19,7 @@ class Logout:
     id: str
     subject: str
     session: str | None
+    at: int
     spent_until: int
 
 
@@ -40,4 +41,4 @@ def read_logout(claims: VerifiedClaims, now: int) -> Logout:
         raise TokenRefused(Code.TOKEN_CLAIM, "the logout token's `jti` or `sid` is not a short text")
     if session is None and not claims.subject:
         raise TokenRefused(Code.TOKEN_CLAIM, "the logout token names neither a session nor a person")
-    return Logout(id, claims.subject, session, claims.issued_at + MAX_AGE + 60)
+    return Logout(id, claims.subject, session, claims.issued_at, claims.issued_at + MAX_AGE + 60)
