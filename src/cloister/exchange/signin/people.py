@@ -11,6 +11,7 @@ from cloister.exchange.state import State
 from cloister.identity.people import Person
 from cloister.model.documents import MAX_MEMBERS, Document, Group, User
 from cloister.model.fields import USER_NAME
+from cloister.model.providers import IdentityProvider
 from cloister.model.reasons import Code
 from cloister.store.types import Actor
 
@@ -75,11 +76,15 @@ class People:
         mapped = {} if claim is None else dict(claim.map)
         prefix = provider.document.name_prefix
         names = {mapped.get(value, f"{prefix}{value}") for value in said if value in mapped or prefix}
+        # Below a longer prefix names are those of the provider that has it: the most specific one owns them.
+        prefixes = (each.name_prefix for each in self._state.library.referers.values() if isinstance(each, IdentityProvider))
+        longer = tuple(other for other in prefixes if other != prefix and other.startswith(prefix))
         changed = []
         for document in self._state.parsed.values():
             if not isinstance(document, Group):
                 continue
-            is_own = document.name in mapped.values() or bool(prefix and document.name.startswith(prefix))
+            is_below = bool(prefix) and document.name.startswith(prefix) and not document.name.startswith(longer)
+            is_own = document.name in mapped.values() or is_below
             if not is_own or (document.name in names) == (user in document.users):
                 continue
             others = tuple(member for member in document.users if member != user)

@@ -65,6 +65,9 @@ def _groups(provider: IdentityProvider, claims: VerifiedClaims) -> tuple[str, ..
     if provider.groups is None:
         return None
     name = provider.groups.claim
+    elsewhere = claims.claims.get("_claim_names")  # OpenID Connect Core 1.0 §5.6.2; `hasgroups` is Microsoft Entra's
+    if (isinstance(elsewhere, dict) and name in elsewhere) or (name == "groups" and claims.claims.get("hasgroups") is True):
+        raise TokenRefused(Code.TOKEN_CLAIM, f"the token only says where `{line(name)}` are: let the provider send fewer")
     listed = claims.texts(name)
     if listed is None and name in claims.claims:
         raise TokenRefused(Code.TOKEN_CLAIM, f"the token's `{line(name)}` is not a list of texts")

@@ -346,6 +346,111 @@ async def test_case_12_a_logout_token_is_good_once_whatever_the_exchange_forgets
         assert count_presented(connection) == 1
 
 
+async def logout(lab: SignInLab, provider: Scripted, jti: str, **claims: Any) -> int:
+    provider.header = {"typ": "logout+jwt"}
+    token = provider.mint(jti=jti, events={"http://schemas.openid.net/event/backchannel-logout": {}}, **claims)
+    provider.header = {}
+    return (await lab.world.api.http.post("/sign-in/logout/scripted", data={"logout_token": token})).status_code
+
+
+async def answer_for_the_api(lab: SignInLab, provider: Scripted) -> str:
+    """A terminal of an administrator's, whose person has signed in; the secret that it waits with."""
+    offer = (await lab.world.api.http.post("/api/v1/sign-in/provider", json={})).json()
+    started = SignInStarted(url=offer["url"], code=offer["code"], expires=offer["expires_at"])
+    browser = lab.browser()
+    page = await browser.open(await provider.go(browser, Terminal(lab.world.agent("client"), started)))
+    assert page.status_code == 200, page.text
+    return str(offer["secret"])
+
+
+async def test_case_12_logout_ends_the_tokens_of_a_person_who_has_no_client(lying: tuple[SignInLab, Scripted]) -> None:
+    lab, provider = lying
+    http = lab.world.api.http
+    answer = await http.post("/api/v1/sign-in/wait", json={"secret": await answer_for_the_api(lab, provider)})
+    headers = {"authorization": f"Bearer {answer.json()['token']}"}
+    assert (await http.get("/api/v1/me", headers=headers)).status_code == 200
+    assert await logout(lab, provider, "j-1") == 200
+    assert (await http.get("/api/v1/me", headers=headers)).status_code == 401
+
+
+@pytest.mark.parametrize("said", [{}, {"sid": "s-1"}, {"sid": "s-1", "sub": ...}])
+async def test_case_12_a_sign_in_that_was_ended_while_its_terminal_did_not_look_gives_no_token(
+    lying: tuple[SignInLab, Scripted], said: dict[str, Any]
+) -> None:
+    lab, provider = lying
+    provider.claims = {"sid": "s-1"}
+    secret = await answer_for_the_api(lab, provider)
+    assert await logout(lab, provider, "j-1", **said) == 200
+    answer = await lab.world.api.http.post("/api/v1/sign-in/wait", json={"secret": secret})
+    assert answer.json()["code"] == "signed_out"
+
+
+async def test_case_12_a_sign_in_that_is_ended_while_it_is_written_down_lets_nobody_in(lying: tuple[SignInLab, Scripted]) -> None:
+    lab, provider = lying
+    provider.claims = {"sid": "s-1"}
+    changes = lab.world.running.changes
+    browser, terminal = lab.browser(), await lab.offer()
+    callback = await provider.go(browser, terminal)
+    async with changes._lock:  # somebody else's long change
+        page = asyncio.ensure_future(browser.open(callback))
+        await eventually(lambda: changes._lock._waiters)
+        leaving = asyncio.ensure_future(logout(lab, provider, "j-1", sid="s-1"))
+        await eventually(lambda: len(changes._lock._waiters or ()) == 2)
+    assert await leaving == 200
+    assert (await page).status_code == 403
+    answer = await terminal.outcome()
+    assert isinstance(answer, Refused)
+    assert answer.code == "signed_out"
+    agents = [agent for agent in lab.world.running.state.agents.values() if agent.role == "client"]
+    assert [agent.revoked_at is None for agent in agents] == [False]
+
+
+async def test_case_15_a_client_that_is_revoked_while_a_step_up_waits_stays_revoked(lying: tuple[SignInLab, Scripted]) -> None:
+    lab, provider = lying
+    running = lab.world.running
+    agents = running.state.agents
+    row = agents[(await accepted(lab, provider)).agent]
+    found = next((id, item) for id, item in running.state.parsed.items() if isinstance(item, IdentityProvider))
+    person = Person("scripted", found[1].issuer, "u-1", int(lab.world.clock()), "password")
+
+    def put(agent: Agent) -> None:
+        agents[agent.id] = agent
+
+    step_ups = StepUps(running.state, running.changes, lambda _: "password", put, lab.world.clock)
+    _, outcome = await asyncio.gather(
+        running.administration.revoke_agent(Actor("admin"), row.id),
+        step_ups.finish(row.id, Provider(*found), person, row.principal, "password", 7, ""),
+        return_exceptions=True,
+    )
+    assert isinstance(outcome, Refusal)
+    assert agents[row.id].revoked_at is not None
+    assert agents[row.id].sign_in_vouched_at == row.sign_in_vouched_at
+
+
+# ------------------------------------------------------------------ groups that stand elsewhere, or are somebody else's
+
+
+@pytest.mark.parametrize("said", [{"_claim_names": {"groups": "src1"}, "_claim_sources": {"src1": {}}}, {"hasgroups": True}])
+async def test_case_10_groups_that_stand_elsewhere_are_not_no_groups(
+    lying: tuple[SignInLab, Scripted], said: dict[str, Any]
+) -> None:
+    """A rule that forbids a group would not see who is in it."""
+    lab, provider = lying
+    await lab.world.apply(provider.document(groups={"claim": "groups"}))
+    await refused(lab, provider, "token_claim", **said)
+
+
+async def test_case_07_below_a_longer_prefix_groups_are_another_providers(lying: tuple[SignInLab, Scripted]) -> None:
+    lab, provider = lying
+    for name in ("scripted", "scripted.eu"):
+        await lab.world.apply(provider.document(name=name, groups={"claim": "groups"}))
+    await lab.world.apply("{kind: group, name: scripted.eu.admins}\n---\n{kind: group, name: scripted.staff}")
+    provider.claims = {"groups": ["eu.admins", "staff"], "preferred_username": "ada"}
+    browser, terminal = lab.browser(), await lab.offer("scripted")
+    assert (await browser.open(await provider.go(browser, terminal))).status_code == 200
+    assert lab.world.running.state.membership.groups_of("user", "scripted.ada") == {"scripted.staff"}
+
+
 # ------------------------------------------------------------------ case 94
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>&amp;\u202e"
