@@ -368,6 +368,11 @@ class Changes:
         return retiring
 
     def _put_in_force(self, library: Library, plan: _Plan, account: Account | None) -> None:
+        by_directories = set(plan.draft.ids.values())
+        for row in plan.written:
+            is_new = row.id not in self._state.documents and row.id not in by_directories
+            if is_new and (row.kind, row.name) in self._state.directories.retired:
+                retiring.append((row.kind, row.name, ""))  # made anew by an administrator: no directory takes it up again
         old = self._state.library
         book = self._state.directories
         book.retired.update(((kind, name), directory) for kind, name, directory in self._retiring(plan))

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -24,6 +25,8 @@ MAX_VALUES = 100_000  # of one request body: a group of 10,000 members has five 
 MAX_BYTES = 4 << 20
 INLINE_BYTES = 16 << 10  # larger bodies are read in a thread
 KINDS: Mapping[str, Kind] = {"Users": "User", "Groups": "Group"}
+
+_WHOLE = re.compile(r"-?[0-9]{1,10}")
 
 DirectoryIs = Annotated[Directory, Depends(directory_of)]
 
@@ -191,7 +194,7 @@ def _query(parts: Parts, request: Request) -> Query:
 def _number(text: str | None, name: str) -> int | None:
     if text is None or text == "":
         return None
-    if not text.lstrip("-").isascii() or not text.lstrip("-").isdigit() or len(text) > 10:
+    if not _WHOLE.fullmatch(text):
         raise invalid(f"`{name}` is a whole number")
     return int(text)
 

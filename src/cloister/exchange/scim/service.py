@@ -51,8 +51,6 @@ class Scim:
         def draft() -> tuple[Draft, Body]:
             check_schemas(TYPES[kind], raw)
             body, ids = self._read_body(directory, kind, raw)
-            if kind == "User":
-                body.setdefault("active", True)
             if len(self._state.directories.retired) >= self._limits.retired_names:
                 raise ScimError(507, f"at most `{self._limits.retired_names}` names can be used up")
             return self._write(directory, kind, None, body, ids)
@@ -68,7 +66,7 @@ class Scim:
             check_schemas(TYPES[kind], raw)
             body, ids = self._read_body(directory, kind, raw)
             if kind == "User":
-                known = self._body(entry)
+                known = self._shown(entry)
                 # Saying nothing of these gives nobody access back, and makes nobody another person.
                 body |= {name: known[name] for name in ("active", "externalId") if name in known and name not in body}
             return self._write(directory, kind, entry, body, ids)
@@ -208,6 +206,8 @@ class Scim:
         same = self._state.find_user(directory.issuer, subject)
         known = None if entry is None else self._state.parsed[entry.id]
         if not isinstance(known, User):
+            # Saying nothing of it gives nobody access back who is here already.
+            body.setdefault("active", same is None or self._state.is_active_principal(same.id))
             if same is not None and self._state.directories.get(same.id) is not None:
                 raise ScimError(409, f"the {directory.subject} is another resource's", "uniqueness")
             if same is None:

@@ -210,6 +210,19 @@ async def test_case_11_a_put_that_says_nothing_of_active_gives_nobody_access_bac
     assert document(corp.world, "user", "bob").disabled
 
 
+async def test_case_11_whom_an_administrator_disabled_no_silence_of_the_directory_lets_in(world: World) -> None:
+    """Neither a PUT nor the POST that makes a person the directory's says yes by saying nothing."""
+    await world.apply("{kind: user, name: known, issuer: 'https://corp.example', subject: '42', disabled: true}")
+    corp = await make_corp(world)
+    assert (await corp.user("known", "42"))["active"] is False
+    made = await corp.user("eve")
+    await world.api.ok("POST", "/users/eve/disable")
+    put = await corp.ok("PUT", f"/Users/{made['id']}", {"schemas": [USER], "userName": "eve", "displayName": "Eve"})
+    assert put["active"] is False
+    assert document(world, "user", "known").disabled
+    assert document(world, "user", "eve").disabled
+
+
 async def test_case_11_a_deleted_user_is_gone_with_sessions_and_link(lab: World) -> None:
     corp, member, session, client, connector = await _signed_in(lab)
     await corp.ok("DELETE", f"/Users/{member}")
@@ -235,6 +248,20 @@ async def test_case_11_a_group_that_is_deleted_or_loses_a_group_ends_what_it_all
     again = await corp.group("staff", member)
     assert again["id"] != outer["id"]
     assert document(lab, "group", "staff").users == ("person",)
+
+
+async def test_case_13_a_group_that_an_administrator_made_under_a_name_left_behind_is_no_directorys(lab: World) -> None:
+    corp = await make_corp(lab)
+    eve = await corp.user("eve")
+    left = await corp.group("ops")
+    await corp.ok("DELETE", f"/Groups/{left['id']}")
+    await lab.apply(
+        "{kind: group, name: ops, users: [ada]}\n---\n"
+        "{kind: rule, name: ops-use-postgres, effect: permit, who: {groups: [ops]}, what: {segments: [postgres]}}"
+    )
+    made = await corp.group("ops", eve["id"])
+    assert document(lab, "group", "ops").users == ("ada",)
+    assert lab.running.state.documents[made["id"]].name == "ops+corp"
 
 
 # ------------------------------------------------------------------ 13, 80: abuse, and what is another directory's
@@ -270,6 +297,12 @@ async def test_case_13_hostile_filters_are_refused(corp: Corp) -> None:
     ):
         answer = await corp.call("GET", "/Users", params={"filter": text})
         assert scim_type(answer) == (400, "invalidFilter"), text
+
+
+@pytest.mark.parametrize("number", ["--5", "-", "5-", "+5", "\u0663", "1e3", " 1", "9" * 11])
+async def test_case_13_what_is_no_number_of_a_page_is_refused(corp: Corp, number: str) -> None:
+    for name in ("startIndex", "count"):
+        assert (await corp.call("GET", "/Users", params={name: number})).status_code == 400
 
 
 async def test_case_13_bulk_is_not_supported_and_many_operations_are_refused(corp: Corp) -> None:
