@@ -35,6 +35,7 @@ from cloister.model.references import check_documents
 from cloister.policy.check import check
 from cloister.store import directories as directory_rows
 from cloister.store import documents as document_rows
+from cloister.store import sessions as session_rows
 from cloister.store.service import Change, Store
 from cloister.store.types import Account, AccountRole, Actor, AuditEntry, StoredDocument
 from cloister.trust.passwords import MAX_PASSWORD_CHARS, MIN_PASSWORD_CHARS
@@ -350,6 +351,8 @@ class Changes:
                 document_rows.delete_document(change, row.id)
             for row in plan.written:
                 document_rows.put_document(change, row.id, row.kind, row.name, row.fields, row.changed_at)
+                if row.kind == "user" and row.fields.get("disabled") is True:
+                    session_rows.delete_api_tokens_of(change.connection, row.id)  # or they would come back with the person
             if account is not None:
                 document_rows.put_account(change, account.user, account.role, account.password_hash, account.changed_at)
             directory_rows.retire_names(change, retiring, entry.at)
@@ -365,14 +368,14 @@ class Changes:
             entry = self._state.directories.get(row.id)
             if entry is not None:
                 retiring.append((row.kind, row.name, entry.directory))
-        return retiring
-
-    def _put_in_force(self, library: Library, plan: _Plan, account: Account | None) -> None:
         by_directories = set(plan.draft.ids.values())
         for row in plan.written:
             is_new = row.id not in self._state.documents and row.id not in by_directories
             if is_new and (row.kind, row.name) in self._state.directories.retired:
                 retiring.append((row.kind, row.name, ""))  # made anew by an administrator: no directory takes it up again
+        return retiring
+
+    def _put_in_force(self, library: Library, plan: _Plan, account: Account | None) -> None:
         old = self._state.library
         book = self._state.directories
         book.retired.update(((kind, name), directory) for kind, name, directory in self._retiring(plan))

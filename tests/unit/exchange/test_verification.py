@@ -151,6 +151,8 @@ async def test_disabled_user_loses_link_and_tokens_and_gets_neither_again(lab: W
     assert (again.status_code, again.json()["code"]) == (401, "sign_in_failed")
     await lab.api.ok("POST", "/users/ada/enable")
     assert (await lab.api.http.post("/api/v1/sign-in", json={"user": "ada", "password": "correct horse"})).status_code == 200
+    me = await lab.api.http.get("/api/v1/me", headers={"authorization": f"Bearer {token}"})
+    assert me.status_code == 401  # whoever comes back signs in anew
 
 
 async def test_kill_switch_ends_by_itself(lab: World) -> None:
