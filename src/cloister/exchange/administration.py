@@ -411,5 +411,6 @@ class Administration:
     async def expire_kill_switches(self) -> None:
         now = self._clock()
         for switch in list(self._state.kill_switches.values()):
-            if switch.expires_at is not None and switch.expires_at <= now:
+            is_over = switch.expires_at is not None and switch.expires_at <= now
+            if is_over and switch.id in self._state.kill_switches:  # somebody may have removed it while another one ended
                 await self.remove_kill_switch(Actor("exchange"), switch.id)

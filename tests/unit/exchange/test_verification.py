@@ -27,7 +27,7 @@ from cloister.model.messages.from_exchange import (
 )
 from cloister.model.reasons import Code
 from cloister.store.sessions import put_sessions
-from cloister.store.types import StoredSession
+from cloister.store.types import Actor, StoredSession
 
 WANT = WantSession(ref=1, host="jupyter.lab.internal", port=8888, protocol="tcp")
 SCIENCE_FORBIDDEN = "{kind: rule, name: stop, effect: forbid, who: {groups: [science]}, what: {segments: [jupyter]}}"
@@ -164,6 +164,18 @@ async def test_kill_switch_ends_by_itself(lab: World) -> None:
     lab.clock.offset += 61
     await eventually(lambda: not lab.running.state.kill_switches)
     await _session(ada)
+
+
+async def test_kill_switch_that_is_removed_while_another_one_ends_is_no_failure(lab: World) -> None:
+    """What is done each second must not end, or the exchange does."""
+    made = [
+        await lab.api.ok("POST", "/kill-switches", json={"scope": "user", "target": name, "reason": "drill", "seconds": 60})
+        for name in ("ada", "bob")
+    ]
+    administration = lab.running.administration
+    lab.clock.offset += 61
+    await asyncio.gather(administration.remove_kill_switch(Actor("admin"), made[1]["id"]), administration.expire_kill_switches())
+    assert not lab.running.state.kill_switches
 
 
 @pytest.mark.parametrize("cause", [cause for cause in CAUSES if cause.startswith("kill switch")])
