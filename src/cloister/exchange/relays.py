@@ -90,8 +90,10 @@ class RelaySet:
     def block(self, client: str, connector: str, generation: int, until: int) -> None:
         """Cut this pair, and refuse its joins until `unblock`: the connector has not confirmed what was revoked at `generation`."""
         known = self._blocks.get((client, connector))
-        if known is not None and not known.cleared and known.generation >= generation:
-            return
+        if known is not None and not known.cleared:  # it stands for the longest ticket of all that were revoked for this pair
+            generation, until = max(generation, known.generation), max(until, known.until)
+            if (generation, until) == (known.generation, known.until):
+                return
         if self._server is not None:
             self._server.block(client, connector)
         for link in self._switchboard.of_role("relay"):

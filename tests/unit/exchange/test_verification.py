@@ -400,6 +400,23 @@ async def test_block_ends_when_no_ticket_can_be_accepted_any_more(lab: World) ->
     await relay.receive(Unblock)
 
 
+@pytest.mark.parametrize("blocks", [[(5, 1000), (6, 300)], [(6, 300), (5, 1000)], [(5, 300), (6, 1000)]])
+async def test_block_ends_with_the_last_ticket_that_it_is_about(lab: World, blocks: list[tuple[int, int]]) -> None:
+    """Of two sessions of one pair the one whose ticket holds on for longer was revoked first, or last."""
+    relay, relays, now = await _relay(lab), lab.running.relays, int(lab.clock())
+    client, connector, other = "c" * 16, "d" * 16, "e" * 16
+    for generation, seconds in blocks:
+        relays.block(client, connector, generation, now + seconds)
+    relays.expire(now + 500)
+    relays.reconciled(connector, 5)
+    relays.cut_client(other)
+    while (await relay.receive(Cut)).client != other:
+        pass
+    assert not relay.take(Unblock)
+    relays.expire(now + 1000)
+    assert (await relay.receive(Unblock)).client == client
+
+
 @pytest.mark.parametrize(
     "address", ["", "nowhere", "0.0.0.0:1", "a b:1", "host:0", "host:99999", "x" * 300 + ":1", "host:1#sha256-" + "0" * 64]
 )
