@@ -30,6 +30,10 @@ class _Window:
     started: float
     count: int = 0
 
+    def is_over(self, now: float) -> bool:
+        """A clock that was set back prolongs none."""
+        return abs(now - self.started) >= WINDOW_SECONDS
+
 
 @dataclass(slots=True)
 class Counter:
@@ -40,11 +44,11 @@ class Counter:
 
     def allows(self, key: str, now: float) -> bool:
         window = self._windows.get(key)
-        return window is None or now - window.started >= WINDOW_SECONDS or window.count < self.limit
+        return window is None or window.is_over(now) or window.count < self.limit
 
     def add(self, key: str, now: float) -> None:
         window = self._windows.get(key)
-        if window is None or now - window.started >= WINDOW_SECONDS:
+        if window is None or window.is_over(now):
             window = self._windows[key] = _Window(now)
         window.count += 1
         self._windows.move_to_end(key)

@@ -85,7 +85,7 @@ class IssuerKeys:
         if keys.has(peek_kid(token)):
             return keys
         known = self._known[issuer]
-        if known.lock.locked() or self._clock() - known.tried_at >= RENEW_SECONDS:
+        if known.lock.locked() or self._age(known.tried_at) >= RENEW_SECONDS:
             await self._renew(issuer, known)
         return known.keys or keys
 
@@ -104,15 +104,18 @@ class IssuerKeys:
         known = self._known.get(issuer)
         if known is None:
             known = self._remember(issuer, _Known())
-        now = self._clock()
-        is_due = now - known.fetched_at >= FRESH_SECONDS and now - known.tried_at >= RENEW_SECONDS
+        is_due = self._age(known.fetched_at) >= FRESH_SECONDS and self._age(known.tried_at) >= RENEW_SECONDS
         if is_due or (known.keys is None and known.lock.locked()):
             await self._renew(issuer, known)
-        if self._clock() - known.fetched_at >= KEEP_SECONDS:
+        if self._age(known.fetched_at) >= KEEP_SECONDS:
             known.keys = known.metadata = None
         if known.keys is None:
             raise known.why or Refusal(Code.OUTGOING_FAILED)
         return known
+
+    def _age(self, instant: float) -> float:
+        """A clock that was set back makes nothing young again."""
+        return abs(self._clock() - instant)
 
     async def _renew(self, issuer: Issuer, known: _Known) -> None:
         """One look at a time; whoever waited for it takes what it found."""

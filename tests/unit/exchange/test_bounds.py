@@ -81,6 +81,13 @@ def test_case_16_an_ipv6_host_guesses_and_asks_no_more_often_than_any_other() ->
     pending.make_attempt("", "192.0.2.1", "")
 
 
+def test_case_16_a_clock_that_is_set_back_locks_nobody_out() -> None:
+    attempts = Attempts(1, 1, 1)
+    attempts.failed("account", "192.0.2.1", NOW)
+    assert not attempts.allows("account", "192.0.2.1", NOW - 1)
+    assert attempts.allows("account", "192.0.2.1", NOW - 86400)
+
+
 async def _nobody(_provider: object, _person: object) -> None: ...
 
 

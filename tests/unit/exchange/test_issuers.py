@@ -82,6 +82,15 @@ async def test_a_key_that_is_withdrawn_is_not_believed_any_more(provider: Provid
     assert refused.value.code == Code.TOKEN_KEY_UNKNOWN
 
 
+async def test_a_clock_that_is_set_back_keeps_no_key_alive(provider: Provider) -> None:
+    assert await provider.verify(provider.mint())
+    provider.publish(ec())
+    provider.now -= FRESH_SECONDS
+    with pytest.raises(TokenRefused) as refused:
+        await provider.verify(provider.mint())
+    assert refused.value.code == Code.TOKEN_KEY_UNKNOWN
+
+
 async def test_the_last_good_set_serves_for_a_bounded_time(provider: Provider) -> None:
     await provider.verify(provider.mint())
     provider.service.answers.clear()
