@@ -21,7 +21,7 @@ from cloister.model.reasons import Code
 
 SVID_TYPES = frozenset({"", "jwt", "jose"})  # JWT-SVID specification, section 2.3
 _SERVICE_ACCOUNT = "kubernetes.io"
-_SVID_PATH = re.compile(r"(?:/[A-Za-z0-9._-]+)*", re.ASCII)  # SPIFFE ID specification, section 2.2
+_SVID_PATH = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._-]+)*", re.ASCII)  # SPIFFE ID specification, section 2.2
 
 
 def expected_of(issuer: TokenIssuer, audience: str) -> Expected:
