@@ -21,20 +21,15 @@ class Issuer:
     @property
     def document(self) -> str:
         """The one document of the fixture that cannot be written beforehand."""
-        keys = {"keys": [self._key.as_dict(private=False)]}
-        return (
-            json.dumps(
-                {
-                    "kind": "token-issuer",
-                    "name": NAME,
-                    "issuer": ISSUER,
-                    "keys": keys,
-                    "audience": AUDIENCE,
-                    "proof_lasts": f"{PROOF_LASTS}s",
-                }
-            )
-            + "\n"
-        )
+        fields = {
+            "kind": "token-issuer",
+            "name": NAME,
+            "issuer": ISSUER,
+            "keys": {"keys": [self._key.as_dict(private=False)]},
+            "audience": AUDIENCE,
+            "proof_lasts": f"{PROOF_LASTS}s",
+        }
+        return json.dumps(fields) + "\n"
 
     def token(self, program: str, *, forged: bool = False, issued: int | None = None) -> str:
         """A token of this program, fresh unless it is told when it was issued; a forged one is signed by a key that says it is the issuer's."""

@@ -287,11 +287,11 @@ def _resource(row: Row) -> str:
 
 
 def _deeds(row: Row) -> list[Deed]:
-    granted: list[Deed] = ["grant"] if row.get("privilege_provisioned") else []
     if row.during_session:
         before: Deed = "be_signed_in_briefly" if _is_service(row) and _sign_in_of(row) in ("RA-", "A-") else "be_signed_in"
-        granted = [] if row.get("privilege_provisioned") is None else ["grant"]
+        granted: list[Deed] = [] if row.get("privilege_provisioned") is None else ["grant"]
         return [before, *granted, "hold", *_losses(row), *_changes(row), *_sign_ins(row, standing=True)]
+    granted = ["grant"] if row.get("privilege_provisioned") else []
     report: list[Deed] = ["report_theft"] if row.get("reported_stolen") is True else []
     if report and _sign_in_of(row) in (None, "A"):
         return [*_sign_ins(row, standing=False), *granted, *_losses(row), *report, *_changes(row)]

@@ -215,8 +215,8 @@ class World:
         return self._standing_in.get(key, key[0])
 
     def _signed_in(self, person: str) -> list[tuple[str, str]]:
-        kinds = ("enterprise", "byod", "guest")
-        return [key for key in self._agents if key[0].removesuffix("-2") in {f"{person}-{kind}" for kind in kinds}]
+        devices = {f"{person}-{kind}" for kind in ("enterprise", "byod", "guest")}
+        return [key for key in self._agents if key[0].removesuffix("-2") in devices]
 
     def agent(self, asker: Asker) -> str:
         return self._agents[self._key(asker)]

@@ -239,7 +239,7 @@ class Changes:
 
     # ------------------------------------------------------------
 
-    async def commit(self, entry: AuditEntry, work: Callable[[Change], T], check: Callable[[], None] = lambda: None) -> T:
+    async def commit(self, entry: AuditEntry, work: Callable[[Change], T], check: Callable[[], object] = lambda: None) -> T:
         """Any other change: in the lock, on the writer, with a generation. `check` refuses, in the lock. The caller puts it in force afterwards."""
         async with self._lock:
             check()

@@ -65,7 +65,7 @@ class StepUps:
         changed = merged(agent, person, lasts, now)
         detail = {"strength": person.strength, "provider": provider.name}
         entry = self._changes.entry(actor, "agent.step_up", id, detail)
-        await self._changes.commit(entry, lambda change: agent_rows.set_sign_in(change, changed), lambda: self._check_served(id))
+        await self._changes.commit(entry, lambda change: agent_rows.set_sign_in(change, changed), lambda: self._served(id))
         changed = merged(self._served(id), person, lasts, now)  # read again: whatever else was said of it meanwhile stands
         self._put(changed)
         return SignedIn(ref=ref, at=changed.signed_in_at or 0, strength=changed.sign_in_strength)
@@ -75,6 +75,3 @@ class StepUps:
         if agent is None or agent.revoked_at is not None or not self._state.is_active_principal(agent.principal):
             raise Refusal(Code.AGENT_REVOKED)
         return agent
-
-    def _check_served(self, id: str) -> None:
-        self._served(id)
