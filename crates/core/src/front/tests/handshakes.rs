@@ -132,5 +132,6 @@ async fn case_33_ten_thousand_stalled_handshakes_slow_nobody() {
         assert!(timeout_at(Instant::now() + HANDSHAKE_DEADLINE + Duration::from_secs(1), ends(tcp)).await.unwrap());
     }
     assert!(begun.elapsed() < Duration::from_secs(60));
-    assert_eq!(world.front.unfinished.count(), 0);
+    // The socket of who is cut closes a moment before its place is given back.
+    timeout_at(soon(), until(|| world.front.unfinished.count() == 0)).await.unwrap();
 }
