@@ -6,6 +6,7 @@
 mod condition;
 mod error;
 mod question;
+mod reads;
 mod schema;
 mod set;
 

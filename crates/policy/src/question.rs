@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use cedar_policy::{Context, Entities, Entity, EntityTypeName, EntityUid, Request, RestrictedExpression, Schema};
 
 use crate::Error;
+use crate::reads::Reads;
 use crate::schema::{Vocabulary, chain, uid};
 
 /// Who a principal or a program is.
@@ -97,52 +98,73 @@ impl Question {
         }
     }
 
-    /// The request, and every entity that a policy can reach from it. `schema` only for the test that nothing here needs one.
+    /// The request, and every entity that a policy can reach from it by what it reads. `schema` only for the test that nothing here needs one.
     pub(crate) fn into_cedar(
         self,
         segments: &HashMap<String, Entity>,
         words: &Vocabulary,
+        reads: Reads,
         schema: Option<&Schema>,
     ) -> Result<(Request, Entities), Error> {
         let principal = self.principal.uid(words);
         let resource = uid(&words.segment, &self.segment);
-        let device = uid(&words.device, &self.device.id);
-        let mut context = vec![
-            pair("now", long(self.now)),
-            pair("weekday", text(self.clock.weekday)),
-            pair("minute", long(self.clock.minute)),
-            pair("clock", RestrictedExpression::new_entity_uid(words.clock.clone())),
-            pair(
-                "sign_in",
-                record([
-                    pair("age", long(self.sign_in.age)),
-                    pair("strength", long(self.sign_in.strength)),
-                    pair("issuer", text(self.sign_in.issuer)),
-                ])?,
-            ),
-            pair("device", RestrictedExpression::new_entity_uid(device.clone())),
-            pair("networks", texts(self.networks)),
-            pair("places", long(self.places)),
-            pair("risk", record([pair("user", long(self.risk.0)), pair("device", long(self.risk.1))])?),
-            pair("approvals", texts(self.approvals)),
-            pair("via", text(self.actor.as_ref().map_or_else(String::new, |actor| actor.name.clone()))),
-        ];
-        if let Some(actor) = &self.actor {
-            context.push(pair("actor", RestrictedExpression::new_entity_uid(actor.uid(words))));
+        let mut context = Vec::with_capacity(4);
+        let mut entities = Vec::with_capacity(4);
+        entities.push(self.principal.into_entity(words)?);
+        if reads.has(Reads::SEGMENT) {
+            entities.extend(segments.get(&self.segment).cloned());
         }
-        let mut entities = vec![self.principal.into_entity(words)?];
-        entities.extend(self.device.into_entities(device, words)?);
-        entities.extend(segments.get(&self.segment).cloned());
-        if let Some(actor) = self.actor {
-            entities.push(actor.into_entity(words)?);
+        if reads.has(Reads::NOW) {
+            context.push(pair("now", long(self.now)));
         }
-        if !self.clocks.is_empty() {
+        if reads.has(Reads::WEEKDAY) {
+            context.push(pair("weekday", text(self.clock.weekday)));
+        }
+        if reads.has(Reads::MINUTE) {
+            context.push(pair("minute", long(self.clock.minute)));
+        }
+        if reads.has(Reads::CLOCK) {
+            context.push(pair("clock", RestrictedExpression::new_entity_uid(words.clock.clone())));
             entities.push(clocks(self.clocks, words)?);
+        }
+        if reads.has(Reads::SIGN_IN) {
+            context.push(pair("sign_in", self.sign_in.into_record()?));
+        }
+        if reads.has(Reads::DEVICE) {
+            let device = uid(&words.device, &self.device.id);
+            context.push(pair("device", RestrictedExpression::new_entity_uid(device.clone())));
+            entities.extend(self.device.into_entities(device, words)?);
+        }
+        if reads.has(Reads::NETWORKS) {
+            context.push(pair("networks", texts(self.networks)));
+        }
+        if reads.has(Reads::PLACES) {
+            context.push(pair("places", long(self.places)));
+        }
+        if reads.has(Reads::RISK) {
+            context.push(pair("risk", record([pair("user", long(self.risk.0)), pair("device", long(self.risk.1))])?));
+        }
+        if reads.has(Reads::APPROVALS) {
+            context.push(pair("approvals", texts(self.approvals)));
+        }
+        if reads.has(Reads::VIA) {
+            context.push(pair("via", text(self.actor.as_ref().map_or_else(String::new, |actor| actor.name.clone()))));
+        }
+        // An actor that calls itself the principal is made whether or not it is read: two entities of one name that differ are refused.
+        if let Some(actor) = self.actor.filter(|actor| reads.has(Reads::ACTOR) || actor.uid(words) == principal) {
+            context.push(pair("actor", RestrictedExpression::new_entity_uid(actor.uid(words))));
+            entities.push(actor.into_entity(words)?);
         }
         let context = Context::from_pairs(context).map_err(|error| refused(&error))?;
         let request = Request::new(principal, words.connect.clone(), resource, context, schema).map_err(|error| refused(&error))?;
         let entities = Entities::from_entities(entities, schema).map_err(|error| refused(&error))?;
         Ok((request, entities))
+    }
+}
+
+impl SignIn {
+    fn into_record(self) -> Result<RestrictedExpression, Error> {
+        record([pair("age", long(self.age)), pair("strength", long(self.strength)), pair("issuer", text(self.issuer))])
     }
 }
 
@@ -284,7 +306,7 @@ mod tests {
             let segment = segment.into_entity(words).map_err(|error| TestCaseError::fail(error.message))?;
             let segments = HashMap::from([("s".to_owned(), segment)]);
             let actor_is_principal = question.actor.as_ref().is_some_and(|actor| actor.uid(words) == question.principal.uid(words));
-            let made = question.into_cedar(&segments, words, Some(&words.schema));
+            let made = question.into_cedar(&segments, words, Reads::ALL, Some(&words.schema));
             prop_assert!(made.is_ok() || actor_is_principal, "{:?}", made.err());
         }
     }
@@ -308,7 +330,7 @@ mod tests {
             risk: (0, 0),
             approvals: Vec::new(),
         };
-        let refused = words.map(|words| question.into_cedar(&HashMap::new(), words, Some(&words.schema)).is_err());
+        let refused = words.map(|words| question.into_cedar(&HashMap::new(), words, Reads::ALL, Some(&words.schema)).is_err());
         assert_eq!(refused, Ok(true));
     }
 }

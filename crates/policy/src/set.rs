@@ -7,6 +7,7 @@ use cedar_policy::{Authorizer, Decision, Entity, Policy, PolicyId, ValidationMod
 use crate::Error;
 use crate::condition::describe;
 use crate::question::{Question, Segment};
+use crate::reads::Reads;
 use crate::schema::{Vocabulary, chain, vocabulary};
 
 /// Most policies in one set.
@@ -24,11 +25,14 @@ pub struct PolicySet {
     authorizer: Authorizer,
 }
 
-/// A policy with the groups that its text names. No other group can matter to it: groups are reached by their literal names alone.
+/// A policy with what can matter to it: the groups that its text names, for groups are reached by their literal names alone, and what it reads besides.
 #[derive(Debug)]
 struct Kept {
     policy: Policy,
+    /// Of this policy alone: most questions are about one.
+    alone: cedar_policy::PolicySet,
     groups: HashSet<String>,
+    reads: Reads,
 }
 
 /// What Cedar says: `allowed` only if no policy erred; the policies that determined it, and id and message of each error, sorted. An error of empty
@@ -83,10 +87,13 @@ impl PolicySet {
         }
         let policy = Policy::parse(Some(PolicyId::new(id)), text)
             .map_err(|errors| Error::policy(format!("policy `{id}` is malformed: {}", describe(text, &errors))))?;
-        self.full.add(policy.clone()).map_err(|error| Error::policy(format!("policy `{id}` is refused: {error}")))?;
+        let refused = |error| Error::policy(format!("policy `{id}` is refused: {error}"));
+        self.full.add(policy.clone()).map_err(refused)?;
+        let alone = cedar_policy::PolicySet::from_policies([policy.clone()]).map_err(refused)?;
         let named = policy.entity_literals().into_iter().filter(|uid| uid.type_name() == &self.words.group);
         let groups = named.map(|uid| uid.id().unescaped().to_owned()).collect();
-        self.policies.insert(id.to_owned(), Kept { policy, groups });
+        let reads = Reads::of(&policy);
+        self.policies.insert(id.to_owned(), Kept { policy, alone, groups, reads });
         Ok(())
     }
 
@@ -97,16 +104,21 @@ impl PolicySet {
     }
 
     fn ask(&self, mut question: Question, ids: Option<&[String]>) -> Result<Answer, Error> {
-        let slice = match ids {
-            None => None,
-            Some(ids) => {
-                let kept = self.named(ids)?;
-                question.keep_groups(|group| kept.iter().any(|one| one.groups.contains(group)));
-                Some(slice_of(&kept)?)
-            }
+        let Some(ids) = ids else {
+            return self.ask_of(question, &self.full, Reads::ALL);
         };
-        let (request, entities) = question.into_cedar(&self.segments, self.words, None)?;
-        let response = self.authorizer.is_authorized(&request, slice.as_ref().unwrap_or(&self.full), &entities);
+        let kept = self.named(ids)?;
+        question.keep_groups(|group| kept.iter().any(|one| one.groups.contains(group)));
+        let reads = kept.iter().fold(Reads::NOTHING, |reads, one| reads | one.reads);
+        match kept[..] {
+            [one] => self.ask_of(question, &one.alone, reads),
+            _ => self.ask_of(question, &slice_of(&kept)?, reads),
+        }
+    }
+
+    fn ask_of(&self, question: Question, policies: &cedar_policy::PolicySet, reads: Reads) -> Result<Answer, Error> {
+        let (request, entities) = question.into_cedar(&self.segments, self.words, reads, None)?;
+        let response = self.authorizer.is_authorized(&request, policies, &entities);
         let diagnostics = response.diagnostics();
         let mut errors: Vec<(String, String)> = diagnostics.errors().map(describe_evaluation).collect();
         errors.sort();

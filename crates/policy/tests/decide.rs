@@ -124,6 +124,49 @@ fn a_segment_that_is_unknown_has_neither_labels_nor_a_name() {
 }
 
 #[test]
+fn a_policy_that_is_named_decides_as_among_all() {
+    let conditions = [
+        r#"resource in [Segment::"s1"] && context.sign_in.age <= 60 && context.sign_in.strength >= 1 && ["local"].contains(context.sign_in.issuer)"#,
+        r#"context.weekday == "fri" && context.minute == 480 && context.now > 5 && context.clock.getTag("Europe/Berlin").minute == 540"#,
+        r#"context.device.hasTag("team") && context.device.posture.getTag("disk") == "encrypted" && context.device.profiles.contains("lap")"#,
+        r#"context.networks.contains("lan") && context.places <= 1 && context.risk.user < 5 && context.approvals.contains("r")"#,
+        r#"context has actor && context.actor.name == "job" && context.via == "job" && resource.hasTag("owner") && resource.name == "jupyter""#,
+        r#"Device::"d".hasTag("team")"#,
+        r#"Posture::"d".hasTag("disk")"#,
+        r#"Workload::"w" has name"#,
+        r#"Segment::"s1".hasTag("owner")"#,
+        r#"Clock::"".hasTag("Europe/Berlin")"#,
+        r#"Device::"other".hasTag("team") || {a: context}.a.places == 1"#,
+    ];
+    let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    let full = Question {
+        actor: Some(Principal { kind: Kind::Workload, id: "w".to_owned(), name: "job".to_owned(), groups: Vec::new() }),
+        device: Device {
+            id: "d".to_owned(),
+            name: "laptop".to_owned(),
+            labels: vec![pair("team", "a")],
+            posture: vec![pair("disk", "encrypted")],
+            profiles: vec!["lap".to_owned()],
+        },
+        clocks: vec![("Europe/Berlin".to_owned(), WallClock { weekday: "fri".to_owned(), minute: 540 })],
+        networks: vec!["lan".to_owned()],
+        approvals: vec!["r".to_owned()],
+        ..question("anna", &[], "s1")
+    };
+    let empty = Question { sign_in: SignIn::default(), places: 2, ..question("anna", &[], "s2") };
+    for condition in conditions {
+        for effect in ["permit", "forbid"] {
+            let set = set(&[("p", &format!("{effect}(principal, action, resource) when {{ {condition} }};"))]);
+            for (asked, holds) in [(&full, true), (&empty, false)] {
+                let named = decide(&set, asked, Some(&["p"]));
+                assert_eq!(named, decide(&set, asked, None), "{condition}");
+                assert_eq!(named.determining == ["p"], holds, "{condition}");
+            }
+        }
+    }
+}
+
+#[test]
 fn labels_and_owner_are_those_of_the_segment_that_is_asked_for() {
     let owner = (
         "o",
