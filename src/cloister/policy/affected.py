@@ -13,9 +13,9 @@ from cloister.model.documents import Approval, Limits
 from cloister.model.facts import Facts, Principal
 from cloister.model.ids import SegmentId
 from cloister.model.reasons import Code
+from cloister.policy.aging import reads_sign_in
 from cloister.policy.compile import CompiledPolicy, CompiledRule
-from cloister.policy.decide import closed_gate, reads_sign_in
-from cloister.policy.decide import reads as ages_read
+from cloister.policy.decide import closed_gate
 
 K = TypeVar("K", bound=Hashable)
 
@@ -103,7 +103,7 @@ def _reads(facts: Facts, rules: list[CompiledRule]) -> tuple[Hashable, ...]:
         reads.append(("networks", facts.networks))
     if facts.signed_out:  # whether a new sign-in would help depends on who asks
         reads.append(("signed_out", principal.kind, facts.actor is None))
-    aging = {aging for rule in rules for aging in ages_read(rule.rule)}
+    aging = {aging for rule in rules for aging in rule.ages}
     if "risk" in aging:
         reads.append(("risk", facts.risk))
     if "places" in aging:

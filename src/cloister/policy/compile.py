@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from cloister._core import PolicySet
 from cloister.model.documents import Document, Rule, Segment, What, Who, to_fields
-from cloister.model.facts import Destination, Principal, Target
+from cloister.model.facts import Aging, Destination, Principal, Target
 from cloister.model.ids import Generation, RuleId, SegmentId
 from cloister.model.overlap import SegmentIndex
+from cloister.policy.aging import ages_of, changes_by_clock
 from cloister.policy.cedar import print_rule, segment_of, zones_of
 
 _ANY = ("any", "")
@@ -23,15 +24,14 @@ class CompiledRule:
     id: RuleId
     rule: Rule
     text: str
+    permits: bool
+    ages: frozenset[Aging]
+    changes_by_clock: bool
 
     def differs_from(self, other: "CompiledRule") -> bool:
         """Whether a session by one of them may fare otherwise by the other. Who may approve and how long a session lasts is not in the text."""
         mine, others = self.rule, other.rule
         return self.text != other.text or mine.approval != others.approval or mine.limits != others.limits
-
-    @property
-    def permits(self) -> bool:
-        return self.rule.effect == "permit"
 
     def is_for(self, principal: Principal, segment: Segment, actor: Principal | None = None) -> bool:
         """Whether a segment that its sets name is named for this very principal: only ownership and `via` ask who it is, and who acts."""
@@ -61,7 +61,7 @@ class CompiledPolicy:
         self.answers: dict[Hashable, Answer] = {}
         self.segments = dict(segments)
         ids = {segment.name: id for id, segment in segments.items()}
-        self.rules = {id: CompiledRule(id, rule, print_rule(rule, ids, id)) for id, rule in sorted(rules.items())}
+        self.rules = {id: _compile_rule(id, rule, ids) for id, rule in sorted(rules.items())}
         self._digests = {id: json.dumps(to_fields(segment), sort_keys=True) for id, segment in segments.items()}
         texts: dict[str, str] = {id: rule.text for id, rule in self.rules.items()}
         self.cedar = PolicySet(texts, [segment_of(id, segment) for id, segment in segments.items()])
@@ -145,6 +145,17 @@ def compile_policy(documents: Mapping[str, Document], generation: Generation | i
     segments = {SegmentId(id): document for id, document in documents.items() if isinstance(document, Segment)}
     rules = {RuleId(id): document for id, document in documents.items() if isinstance(document, Rule)}
     return CompiledPolicy(segments, rules, Generation(generation))
+
+
+def _compile_rule(id: RuleId, rule: Rule, segments: Mapping[str, SegmentId]) -> CompiledRule:
+    return CompiledRule(
+        id,
+        rule,
+        text=print_rule(rule, segments, id),
+        permits=rule.effect == "permit",
+        ages=ages_of(rule),
+        changes_by_clock=rule.when is not None and changes_by_clock(rule.when),
+    )
 
 
 def _keys_of(who: Who) -> list[tuple[str, str]]:

@@ -1,13 +1,15 @@
 """The decision: pure, from a compiled policy, facts, a target and the time."""
 
 from dataclasses import dataclass, replace
+from typing import cast
 
 from cloister import _core
 from cloister.model.decision import Decision, Verdict
 from cloister.model.documents import Conditions, Rule
-from cloister.model.facts import Aging, Facts, SignIn, Target
+from cloister.model.facts import Facts, SignIn, Target
 from cloister.model.ids import RuleId, SegmentId
 from cloister.model.reasons import Code
+from cloister.policy.aging import reads_sign_in
 from cloister.policy.cedar import CLOCK_LEEWAY, question_of, reads_clock
 from cloister.policy.clock import RAW_CLOCK_HORIZON, next_change
 from cloister.policy.compile import Answer, CompiledPolicy, CompiledRule
@@ -47,15 +49,16 @@ def _decide_without_rules(policy: CompiledPolicy, facts: Facts, target: Target) 
 
 def closed_gate(facts: Facts) -> Code | None:
     """Why this principal on this device reaches nothing at all, or None. It says nothing about any segment."""
-    switches, device = facts.switches, facts.device
-    people = [facts.principal, *([] if facts.actor is None else [facts.actor])]
+    switches, device, principal, actor = facts.switches, facts.device, facts.principal, facts.actor
     if switches.everything:
         return Code.KILL_SWITCH
-    if any(principal.disabled for principal in people):
+    if principal.disabled or (actor is not None and actor.disabled):
         return Code.USER_DISABLED
     if device is not None and device.revoked:
         return Code.DEVICE_REVOKED
-    if any(principal.id in switches.principals for principal in people) or (device is not None and device.id in switches.devices):
+    if principal.id in switches.principals or (actor is not None and actor.id in switches.principals):
+        return Code.KILL_SWITCH
+    if device is not None and device.id in switches.devices:
         return Code.KILL_SWITCH
     return None
 
@@ -86,22 +89,20 @@ def _denied(policy: CompiledPolicy, question: _Question, answer: Answer, now: in
 
 
 def _allowed(policy: CompiledPolicy, question: _Question, answer: Answer, now: int) -> Decision:
-    permits = [rule.rule.limits for rule in question.rules if rule.permits and rule.id in answer.determining]
-    return Decision(
-        "allow",
-        Code.OK,
-        policy.generation,
-        question.segment,
-        True,
-        answer.determining,
-        _expiry(question, now),
-        _most_generous([limits.session if limits is not None else None for limits in permits]),
-        _most_generous([limits.idle if limits is not None else None for limits in permits]),
-    )
+    session, idle = _limits([rule.rule for rule in question.rules if rule.permits and rule.id in answer.determining])
+    expires_at = _expiry(question, now)
+    return Decision("allow", Code.OK, policy.generation, question.segment, True, answer.determining, expires_at, session, idle)
+
+
+def _limits(permits: list[Rule]) -> tuple[int | None, int | None]:
+    """Of a session, and of its idle time. Any one permit is enough, so what one of them does not limit is not limited."""
+    limits = [permit.limits for permit in permits if permit.limits is not None]
+    if len(limits) < len(permits):
+        return None, None
+    return _most_generous([limit.session for limit in limits]), _most_generous([limit.idle for limit in limits])
 
 
 def _most_generous(limits: list[int | None]) -> int | None:
-    """Any one permit is enough, so what one of them does not limit is not limited."""
     known = [limit for limit in limits if limit is not None]
     return max(known) if known and len(known) == len(limits) else None
 
@@ -156,37 +157,10 @@ def read_answer(answer: "_core.PolicyAnswer") -> Answer:
     allowed, determining, errors = answer
     return Answer(
         allowed=allowed and not errors,
-        determining=tuple(RuleId(id) for id in determining),
+        determining=cast("tuple[RuleId, ...]", tuple(determining)),
         erring=tuple(RuleId(id) for id, _ in errors if id),
         failed=bool(errors),
     )
-
-
-def reads_sign_in(conditions: Conditions) -> bool:
-    """Whether the verdict of these may depend on the sign-in."""
-    return (
-        conditions.expression is not None
-        or conditions.strength is not None
-        or conditions.signed_in_within is not None
-        or bool(conditions.issuers)
-    )
-
-
-def reads(rule: Rule) -> frozenset[Aging]:
-    """Which of the facts that age the verdict of this rule may depend on."""
-    conditions = rule.when
-    found: set[Aging] = {"approvals"} if rule.approval is not None else set()
-    if conditions is None:
-        return frozenset(found)
-    if conditions.expression is not None:
-        return frozenset[Aging](("posture", "risk", "approvals", "places"))
-    if conditions.posture or conditions.profiles:
-        found.add("posture")
-    if conditions.risk is not None:
-        found.add("risk")
-    if conditions.one_place:
-        found.add("places")
-    return frozenset(found)
 
 
 def _expiry(question: _Question, now: int) -> int | None:
@@ -195,12 +169,12 @@ def _expiry(question: _Question, now: int) -> int | None:
     moments: list[int | None] = []
     for rule in question.rules:
         conditions = rule.rule.when
-        if conditions is not None:
+        if rule.changes_by_clock and conditions is not None:
             moments.append(_next_change(conditions, signed_in_at, now))
             if signed_in_at is not None and reads_sign_in(conditions):
                 moments.append(signed_in_at - CLOCK_LEEWAY)  # one that seems to lie in the future counts from then on
         if facts.until:
-            moments.extend(facts.until.get(aging) for aging in reads(rule.rule))
+            moments.extend(facts.until.get(aging) for aging in rule.ages)
     return min((moment for moment in moments if moment is not None and moment > now), default=None)
 
 
