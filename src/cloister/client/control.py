@@ -57,7 +57,6 @@ class ControlServer:
         self._owner = owner
         self._handle = handle
         self._tasks: set[asyncio.Task[None]] = set()
-        self._listener: socket.socket | None = None
         self._accepting: asyncio.Task[None] | None = None
 
     def open(self) -> None:
@@ -71,16 +70,14 @@ class ControlServer:
             if os.geteuid() != self._owner:
                 os.chown(path, self._owner, -1, follow_symlinks=False)  # the directory is the owner's, who may have put a link here
         listener.listen(64)
-        self._listener = listener
         self._accepting = asyncio.ensure_future(self._accept(listener))
+        # Closed when the loop has let go of it: what is opened next has its number, and the loop would not hear of it.
+        self._accepting.add_done_callback(lambda _: listener.close())
 
     def stop_listening(self) -> None:
         """Take no more requests; those that are open go on until `close`."""
-        if self._accepting is not None:
+        if self._accepting is not None and not self._accepting.cancelling():
             self._accepting.cancel()
-        if self._listener is not None:
-            self._listener.close()
-            self._listener = None
             with suppress(FileNotFoundError):
                 (self._directory / SOCKET_NAME).unlink()
 
@@ -88,8 +85,9 @@ class ControlServer:
         self.stop_listening()
         for task in self._tasks:
             task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        waiting = self._tasks if self._accepting is None else {*self._tasks, self._accepting}
+        if waiting:
+            await asyncio.wait(waiting)
 
     async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()

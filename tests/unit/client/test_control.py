@@ -64,6 +64,23 @@ async def test_refusal_arrives_as_one(directory: Path) -> None:
     assert (caught.value.code, caught.value.remedy) == ("not_found", "look elsewhere")
 
 
+async def test_what_is_opened_as_soon_as_it_stops_to_listen_is_heard(tmp_path: Path) -> None:
+    server = ControlServer(tmp_path, os.getuid(), _answer)
+    server.open()
+    assert await _ask_first(tmp_path, {"op": "status"}) == {"link": "up"}  # it waits for the next one
+    server.stop_listening()
+    reading, writing = os.pipe()  # the lowest numbers that are free
+    heard = asyncio.Event()
+    asyncio.get_running_loop().add_reader(reading, heard.set)
+    await server.close()
+    os.write(writing, b"x")
+    async with asyncio.timeout(5):
+        await heard.wait()
+    asyncio.get_running_loop().remove_reader(reading)
+    os.close(reading)
+    os.close(writing)
+
+
 @pytest.mark.parametrize(
     "request_body",
     [
