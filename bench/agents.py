@@ -1,7 +1,7 @@
 """Clients and connectors in one process, told over standard input what to do; for benchmarks that need some of either, and new ones often.
 
 Usage: agents.py EXCHANGE#sha256-… DIRECTORY. One JSON line per request, `{"number": N, "op": …, "name": NAME, …}`, and one per answer, in any order,
-`{"number": N, "ok": true, …}` or `{"number": N, "ok": false, "code": CODE}`: `client` and `connector` enrol with a key, a token or a password (and end one of
+`{"number": N, "ok": true, …}` or `{"number": N, "ok": false, "code": CODE, "message": TEXT}`: `client` and `connector` enrol with a key, a token or a password (and end one of
 that name), `door` opens a local port, `request` asks for access.
 """
 
@@ -89,7 +89,7 @@ class Agents:
                 case _:
                     return {"ok": False, "code": "op_unknown"}
         except (AgentError, ClientError) as error:
-            return {"ok": False, "code": str(error.code)}
+            return {"ok": False, "code": str(error.code), "message": error.message}
 
     async def _enrolled(self, role: Any, name: str, proof: Proof) -> tuple[StateDir, Identity]:
         self._made += 1

@@ -52,7 +52,7 @@ class AgentsProcess:
         self._lines.put(json.dumps({"number": number, "op": op, "name": name, **fields}) + "\n")
         answer = waiting.result(START_WAIT)
         if not answer["ok"]:
-            raise DeploymentError(f"`{op} {name}`: {answer['code']}")
+            raise DeploymentError(f"`{op} {name}`: {answer['code']}: {answer.get('message', 'no more is said')}")
         return answer
 
     def _write(self) -> None:
