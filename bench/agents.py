@@ -1,8 +1,8 @@
 """Clients and connectors in one process, told over standard input what to do; for benchmarks that need some of either, and new ones often.
 
 Usage: agents.py EXCHANGE#sha256-… DIRECTORY. One JSON line per request, `{"number": N, "op": …, "name": NAME, …}`, and one per answer, in any order,
-`{"number": N, "ok": true, …}` or `{"number": N, "ok": false, "code": CODE, "message": TEXT}`: `client` and `connector` enrol with a key, a token or a password (and end one of
-that name), `door` opens a local port, `request` asks for access.
+`{"number": N, "ok": true, …}` or `{"number": N, "ok": false, "code": CODE, "message": TEXT}`: `client` and `connector` enrol with a key, a token or a
+password (and end one of that name), `door` opens a local port, `request` asks for access.
 """
 
 import asyncio
