@@ -20,6 +20,7 @@ from cloister.client.types import MAX_REQUEST_BYTES, Request, read_request
 log = logging.getLogger("cloister.client")
 
 MAX_CONNECTIONS = 512
+ACCEPT_PAUSE = 0.1  # seconds
 REQUEST_DEADLINE = 5.0  # seconds for the request line
 MAX_DESCRIPTORS = 1
 
@@ -92,7 +93,11 @@ class ControlServer:
     async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            connection, _ = await loop.sock_accept(listener)
+            try:
+                connection, _ = await loop.sock_accept(listener)
+            except OSError:  # out of descriptors: what waits keeps, and trying again at once would only burn
+                await asyncio.sleep(ACCEPT_PAUSE)
+                continue
             if len(self._tasks) >= MAX_CONNECTIONS or _peer_uid(connection) not in (self._owner, 0):
                 connection.close()
                 continue

@@ -1,10 +1,13 @@
 import asyncio
+import json
 import os
+import resource
 import socket
 import stat
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,7 @@ import pytest
 from cloister.client import control
 from cloister.client.control import Channel, ControlServer
 from cloister.client.errors import ClientError, NotRunning
-from cloister.client.talk import ask
+from cloister.client.talk import ask, socket_path
 from cloister.client.types import MAX_REQUEST_BYTES, Down, OpenFlow, Request, Status
 
 
@@ -62,6 +65,30 @@ async def test_refusal_arrives_as_one(directory: Path) -> None:
     with pytest.raises(ClientError) as caught:
         await _ask_first(directory, {"op": "apps"})
     assert (caught.value.code, caught.value.remedy) == ("not_found", "look elsewhere")
+
+
+async def test_who_asks_while_no_descriptor_is_free_waits(directory: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.socket(socket.AF_UNIX) as asking, socket_path(directory) as path:
+        asking.setblocking(False)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (asking.fileno() + 1, hard))
+        taken = list(_every_descriptor())
+        asking.connect(path)
+        for _ in range(3):  # it tries, in vain
+            await asyncio.sleep(0)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for descriptor in taken:
+            os.close(descriptor)
+        asking.sendall(b'{"op": "status"}\n')
+        async with asyncio.timeout(5):
+            assert json.loads(await asyncio.get_running_loop().sock_recv(asking, 4096)) == {"link": "up"}
+
+
+def _every_descriptor() -> Iterator[int]:
+    """All that are left."""
+    with suppress(OSError):
+        while True:
+            yield os.dup(0)
 
 
 async def test_what_is_opened_as_soon_as_it_stops_to_listen_is_heard(tmp_path: Path) -> None:
