@@ -360,14 +360,14 @@ class Changes:
                 plan.draft.also(change)
 
     def _retiring(self, plan: _Plan) -> list[tuple[str, str, str]]:
-        """Names that documents of directories lose, whoever takes them away: nobody inherits what they were granted under them (case 7)."""
+        """Names that users and documents of directories lose, whoever takes them away: nobody inherits what they were granted under them (case 7)."""
         retiring = []
         before = list(plan.removed)
         before += [old for row in plan.written if (old := self._state.documents.get(row.id)) is not None and old.name != row.name]
         for row in before:
             entry = self._state.directories.get(row.id)
-            if entry is not None:
-                retiring.append((row.kind, row.name, entry.directory))
+            if entry is not None or row.kind == "user":
+                retiring.append((row.kind, row.name, "" if entry is None else entry.directory))
         by_directories = set(plan.draft.ids.values())
         for row in plan.written:
             is_new = row.id not in self._state.documents and row.id not in by_directories

@@ -34,7 +34,7 @@ class Limits:
     page: int = 1_000
     requests_per_minute: int = 6_000  # per source
     directories: int = 64
-    retired_names: int = 200_000  # that users and groups of directories have had
+    retired_names: int = 200_000  # that users, and groups of directories, have had
     directory_requests_per_minute: int = 60_000  # per source
     attempts_per_account: int = 10  # failed sign-ins per minute
     attempts_per_source: int = 30

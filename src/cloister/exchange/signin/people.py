@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import secrets
 from collections.abc import Sequence
 
 from cloister.exchange.changes import Changes
@@ -97,7 +98,7 @@ class People:
         """A name that nobody has: what the provider says, below its prefix; with a part of its key where that is taken."""
         slug = re.sub(r"[^a-z0-9._@+-]+", "-", person.username.lower()).strip("._@+-")[:MAX_SLUG].strip("._@+-")
         key = hashlib.sha256(f"{person.issuer}\0{person.subject}".encode()).hexdigest()
-        candidates = (f"{slug}" if slug else f"user-{key[:8]}", f"{slug or 'user'}-{key[:8]}", f"user-{key[:32]}")
+        candidates = (f"{slug}" if slug else f"user-{key[:8]}", f"{slug or 'user'}-{key[:8]}", f"user-{secrets.token_hex(16)}")
         for candidate in candidates:
             name = f"{provider.document.name_prefix}{candidate}"
             used_up = ("user", name) in self._state.directories.retired

@@ -88,6 +88,28 @@ async def test_case_07_a_user_that_was_deleted_here_is_somebody_new(corp: SignIn
     assert state.agents[second.id].principal not in state.accounts
 
 
+async def test_case_07_the_name_of_a_deleted_user_goes_to_nobody_by_itself(corp: SignInLab) -> None:
+    """The next one whom the provider calls the same would own what is owned by name: machines, and applications by their label."""
+    await corp.sign_in("ada")
+    await corp.world.add_user("eve.local")
+    await corp.world.apply("{kind: device, name: laptop-of-ada, owner: corp.ada}")
+    for name in ("corp.ada", "eve.local"):
+        await corp.world.api.ok("DELETE", f"/users/{name}")
+    await corp.idp.set_account("u-2", preferred_username="ada", name="Ada Second", groups=[])
+    second = await corp.sign_in("u-2")
+    assert corp.user_of(second).startswith("corp.ada-")
+    assert ("user", "eve.local") in corp.world.running.state.directories.retired
+
+
+async def test_case_07_a_person_who_is_deleted_again_and_again_is_let_in_again(corp: SignInLab) -> None:
+    names = set()
+    for _ in range(4):
+        agent = await corp.sign_in("ada")
+        names.add(name := corp.user_of(agent))
+        await corp.world.api.ok("DELETE", f"/users/{name}")
+    assert len(names) == 4
+
+
 async def test_case_07_names_at_the_provider_are_data(corp: SignInLab) -> None:
     """Renamed, odd, empty or somebody else's: a name picks nobody and never takes one that is taken."""
     await corp.world.add_user("corp.root")
