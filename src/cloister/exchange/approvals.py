@@ -24,6 +24,7 @@ log = logging.getLogger("cloister.exchange")
 PENDING_SECONDS = 24 * 3600
 MAX_REASON = 512
 MAX_PENDING_PER_PRINCIPAL = 32
+MAX_OF_PRINCIPAL = 100  # those that are over included
 MAX_REQUESTS = 10_000
 SHORTEST = 1
 
@@ -71,13 +72,24 @@ class Approvals:
         for known in mine:
             if (known.rule, known.segment) == (rule.id, segment) and known.state in ("pending", "approved"):
                 return known
-        if sum(item.state == "pending" for item in mine) >= MAX_PENDING_PER_PRINCIPAL or len(self._state.requests) >= MAX_REQUESTS:
+        making_room = self._making_room(principal_id, now)
+        if sum(item.state == "pending" for item in mine) >= MAX_PENDING_PER_PRINCIPAL or making_room is None:
             raise Refusal(Code.LIMIT_REACHED, "too many requests wait for an answer", "withdraw some, or wait")
         request = AccessRequest(
             secrets.token_hex(8), principal_id, rule.id, segment, reason, wanted, "pending", now, now + PENDING_SECONDS
         )
-        await self._put(actor, "access.request", request, {"reason": reason, "seconds": wanted})
+        await self._put(actor, "access.request", request, {"reason": reason, "seconds": wanted}, making_room)
         return request
+
+    def _making_room(self, principal: str, now: int) -> list[str] | None:
+        """What is forgotten so that this principal may ask once more: the oldest that is over, of their own or of all; None if none is."""
+        own, every = self._state.requests.of(principal), self._state.requests
+        full = own if len(own) >= MAX_OF_PRINCIPAL else every if len(every) >= MAX_REQUESTS else None
+        if full is None:
+            return []
+        living = {item.id for item in _live(full, now)}
+        first = min((item for item in full if item.id not in living), key=lambda item: (item.created_at, item.id), default=None)
+        return None if first is None else [first.id]
 
     async def withdraw(self, actor: Actor, principal_id: str, id: str) -> AccessRequest:
         """Whoever asked takes it back; what was approved already ends at once."""
@@ -155,10 +167,13 @@ class Approvals:
         self._verifier.check(self._book.of_principal(request.principal), Code.APPROVAL_EXPIRED)
         return ended
 
-    async def _put(self, actor: Actor, action: str, request: AccessRequest, detail: dict[str, object]) -> None:
+    async def _put(
+        self, actor: Actor, action: str, request: AccessRequest, detail: dict[str, object], forget: Sequence[str] = ()
+    ) -> None:
         who, what = self._state.name_of(request.principal), self._state.name_of(request.segment)
         entry = self._changes.entry(actor, action, f"{who} {what} {request.id}", detail)
-        await self._changes.commit(entry, lambda change: request_rows.put_request(change, request))
+        await self._changes.commit(entry, lambda change: request_rows.put_request(change, request, forget))
+        self._state.requests.drop(forget)
         self._state.requests.put(request)
         self.on_event(request)
 

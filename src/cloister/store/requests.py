@@ -1,6 +1,7 @@
 """Requests for access: who asked for what and why, and who answered."""
 
 import dataclasses
+from collections.abc import Sequence
 
 from sqlalchemy import Connection, delete, insert, select
 
@@ -15,7 +16,9 @@ def list_requests(connection: Connection) -> list[AccessRequest]:
     return [AccessRequest(**row._asdict()) for row in connection.execute(select(_TABLE))]
 
 
-def put_request(change: Change, request: AccessRequest) -> None:
+def put_request(change: Change, request: AccessRequest, forget: Sequence[str] = ()) -> None:
+    """In place of what was stored under its id, and of those that are forgotten for it."""
+    change.connection.execute(delete(_TABLE).where(_TABLE.c.id.in_(forget)))
     change.connection.execute(insert(_TABLE).prefix_with("OR REPLACE").values(**dataclasses.asdict(request)))
 
 

@@ -8,6 +8,7 @@ import pytest
 from tests.unit.exchange.conftest import Agent, Api, World, eventually
 from tests.unit.exchange.test_evidence import want
 
+from cloister.exchange import approvals
 from cloister.exchange.state import load_state
 from cloister.model.messages.from_agent import ListRequests, RequestAccess, WantSession, WithdrawRequest
 from cloister.model.messages.from_exchange import EndSession, OwnRequests, Refused, Requested, Session
@@ -222,6 +223,38 @@ async def test_what_was_asked_long_ago_is_forgotten_so_that_others_may_ask(lab: 
     await lab.running.administration.forget_the_past()
     state = await asyncio.to_thread(load_state, lab.running.store, lab.running.state.keyring)
     assert (list(lab.running.state.requests), list(state.requests)) == ([], [])
+
+
+async def test_whoever_asks_again_and_again_takes_no_place_of_others(lab: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(approvals, "MAX_OF_PRINCIPAL", 3)
+    ada, bea = await _world(lab)
+    for number in range(5):
+        request = await _ask(ada, number)
+        assert isinstance(request, Requested)
+        ada.send(WithdrawRequest(ref=100 + number, id=request.id))
+        await ada.receive(OwnRequests)
+    last = await _ask(ada)
+    assert isinstance(last, Requested)
+    state = await asyncio.to_thread(load_state, lab.running.store, lab.running.state.keyring)
+    kept = lab.running.state.requests
+    assert (len(kept), len(state.requests)) == (3, 3)
+    assert {item.state for item in kept} == {"withdrawn", "pending"}
+    assert await bea.ok("POST", f"/requests/{last.id}/approve", json={})
+
+
+async def test_what_is_over_makes_room_and_what_waits_does_not(lab: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(approvals, "MAX_REQUESTS", 1)
+    ada, bea = await _world(lab)
+    await lab.add_user("dan")
+    await lab.api.ok("PUT", "/groups/science/members/dan")
+    first = await _ask(ada)
+    assert isinstance(first, Requested)
+    refused = await _ask(await lab.client("dan"))
+    assert isinstance(refused, Refused)
+    assert refused.code == Code.LIMIT_REACHED
+    await bea.ok("POST", f"/requests/{first.id}/deny", json={})
+    assert isinstance(await _ask(ada), Requested)
+    assert len(lab.running.state.requests) == 1
 
 
 # ------------------------------------------------------------------ kill switches on more than people
