@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Callable
 
 from cloister.exchange.changes import Changes
+from cloister.exchange.errors import Refusal
 from cloister.exchange.settings import Settings
 from cloister.exchange.state import State
 from cloister.exchange.writer import Writer
@@ -26,14 +27,17 @@ class ApiTokens:
         self._writer = writer
         self._clock = clock
 
-    async def create(self, user: str, source: str) -> tuple[ApiToken, str]:
-        """A token of this deployment: random, of no meaning, known by its hash only."""
+    async def create(self, user: str, source: str, check: Callable[[], object]) -> tuple[ApiToken, str]:
+        """A token of this deployment: random, of no meaning, known by its hash only. `check` raises Refusal if the sign-in does not stand any more: what
+        ended all tokens of this user while this one was written down did not see it.
+        """
         now = int(self._clock())
         secret = TOKEN_PREFIX + make_secret()
         token = ApiToken(secrets.token_hex(8), user, now, now + self._settings.token_seconds)
         limit = self._settings.limits.api_tokens_per_user
 
-        entry = self._changes.entry(Actor(f"user:{self._state.name_of(user)}", source), "sign_in", token.id)
+        actor = Actor(f"user:{self._state.name_of(user)}", source)
+        entry = self._changes.entry(actor, "sign_in", token.id)
 
         def work() -> None:
             with self._store.note() as connection:
@@ -41,6 +45,11 @@ class ApiTokens:
             self._store.record(entry)
 
         await self._writer.run(work)
+        try:
+            check()
+        except Refusal:
+            await self.delete(actor, token.id)
+            raise
         return token, secret
 
     async def create_for_source(self, actor: Actor, user: str, source: str, seconds: int) -> tuple[ApiToken, str]:

@@ -136,12 +136,12 @@ def _add_terminal(routes: Routes, parts: Parts) -> None:
     @routes.add("POST", "/api/v1/sign-in/wait", guard="public", audit="sign_in")
     async def wait_for_sign_in(form: ProviderWait, request: Request) -> SignedIn:
         """Wait for at most 25 s; `sign_in_pending` means: ask again. The token is given out once."""
-        user = await service.wait_api(form.secret)
+        user, person = await service.wait_api(form.secret)
         source = source_of(request)
         if user not in parts.state.accounts:
             actor = Actor(f"user:{parts.state.name_of(user)}", source)
             await parts.changes.set_account(actor, parts.state.name_of(user), role="user")
-        token, secret = await parts.api_tokens.create(user, source)
+        token, secret = await parts.api_tokens.create(user, source, lambda: service.check_standing(user, person))
         role = parts.state.accounts[user].role
         return SignedIn(token=secret, expires_at=token.expires_at, user=parts.state.name_of(user), role=role)
 

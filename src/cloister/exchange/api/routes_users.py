@@ -42,9 +42,14 @@ def _add_sign_in(routes: Routes, parts: Parts) -> None:
         """A local account's password for a token."""
         source = source_of(request)
         user = await parts.enrolment.check_password(form.user, form.password, source)
-        token, secret = await parts.api_tokens.create(user, source)
-        parts.devices.signed_in(user, source)
         account = parts.state.accounts[user]
+
+        def check() -> None:
+            if parts.state.accounts.get(user) != account or not parts.state.is_active_principal(user):
+                raise Refusal(Code.SIGN_IN_FAILED)
+
+        token, secret = await parts.api_tokens.create(user, source, check)
+        parts.devices.signed_in(user, source)
         return SignedIn(token=secret, expires_at=token.expires_at, user=parts.state.name_of(user), role=account.role)
 
     @routes.add("POST", "/api/v1/sign-out", guard="user", audit="sign_out")

@@ -139,7 +139,7 @@ class SignIns:
         self._waiting[digest(secret)] = (user, now + LIFE_SECONDS)
         return {"url": self.url(attempt), "code": attempt.code, "secret": secret, "expires_at": int(now) + LIFE_SECONDS}
 
-    async def wait_api(self, secret: str) -> str:
+    async def wait_api(self, secret: str) -> tuple[str, Person]:
         """The id of the user who signed in for the terminal with this secret; given out once, and not if the sign-in was ended since. Raises Refusal."""
         answered, until = self._waiting.get(digest(secret), (None, 0.0))
         if answered is None or until <= self._clock():
@@ -150,10 +150,16 @@ class SignIns:
         if self._waiting.pop(digest(secret), None) is None:
             raise Refusal(Code.SIGN_IN_EXPIRED)
         user, person = answered.result()
+        self.check_standing(user, person)
+        return user, person
+
+    def check_standing(self, user: str, person: Person) -> None:
+        """Raises Refusal if this sign-in was ended since, or the user disabled."""
+        if not self._state.is_active_principal(user):
+            raise Refusal(Code.USER_DISABLED)
         said = self._state.evidence.of(Subject("user", user)).values()
         if self._ended.holds(person) or is_voided(said, self._state.documents, person.at or person.vouched_at or 0):
             raise Refusal(Code.SIGNED_OUT)
-        return user
 
     async def _run(
         self,

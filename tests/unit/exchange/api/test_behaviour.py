@@ -3,6 +3,7 @@
 import asyncio
 import json
 import ssl
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from cloister.exchange.api.limits import SMALL_BODY_BYTES
 from cloister.exchange.settings import Limits, Settings
 from cloister.model.messages.from_agent import WantSession
 from cloister.model.messages.from_exchange import Session
+from cloister.store import documents, sessions
 from cloister.telemetry.journal import SCAN_BYTES
+from cloister.trust.passwords import hash_secret
 from cloister.trust.types import TicketClaims
 
 WANT = WantSession(ref=1, host="jupyter.lab.internal", port=8888, protocol="tcp")
@@ -465,3 +468,37 @@ async def test_explain_for_a_user_counts_kill_switches(lab: World) -> None:
         assert (await lab.api.ok("GET", "/explain", params=question))["allowed"] is True
     await lab.api.ok("POST", "/kill-switches", json={"scope": "segment", "target": "postgres", "reason": "r"})
     assert (await lab.api.ok("GET", "/explain", params=question))["allowed"] is True
+
+
+@pytest.mark.parametrize("change", ["password", "disable"])
+async def test_case_16_a_token_that_is_written_down_while_all_tokens_end_is_no_token(
+    lab: World, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    """Whoever knows the old password may be signing in at the very moment when it is changed, or the person disabled."""
+    begun, disk, made = threading.Event(), threading.Event(), asyncio.Event()
+    module, name = (documents, "put_account") if change == "password" else (sessions, "delete_api_tokens_of")
+    end = getattr(module, name)
+
+    def end_slowly(*arguments: Any) -> None:
+        end(*arguments)
+        begun.set()
+        disk.wait()
+
+    def make_secret() -> str:
+        made.set()
+        return "made-while-the-other-one-is-written"
+
+    monkeypatch.setattr(module, name, end_slowly)
+    monkeypatch.setattr("cloister.exchange.api_tokens.make_secret", make_secret)
+    form = {"json": {"password": "another horse"}} if change == "password" else {}
+    ending = asyncio.create_task(lab.api.ok("PUT" if form else "POST", f"/users/ada/{change}", **form))
+    try:
+        await asyncio.to_thread(begun.wait)
+        signing_in = asyncio.create_task(lab.api.http.post("/api/v1/sign-in", json={"user": "ada", "password": "correct horse"}))
+        await made.wait()
+    finally:
+        disk.set()
+    await ending
+    assert (await signing_in).status_code == 401
+    with lab.running.store.read() as connection:
+        assert sessions.find_api_token(connection, hash_secret("cl-api-made-while-the-other-one-is-written"), 0) is None

@@ -1,6 +1,7 @@
 """Attacks on the sign-in (catalogue: 1, 3, 4, 6, 9, 12, 15, 17, 94). Nothing is created, and the attempt is in the audit."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,10 @@ from cloister.identity.oidc.request import challenge
 from cloister.identity.people import Person
 from cloister.model.messages.from_exchange import Enrolled, Refused, SignInStarted
 from cloister.model.providers import IdentityProvider
+from cloister.store import sessions
 from cloister.store.programs import count_presented
 from cloister.store.types import Actor, Agent
+from cloister.trust.passwords import hash_secret
 
 
 @pytest.fixture
@@ -403,6 +406,39 @@ async def test_case_12_a_sign_in_that_is_ended_while_it_is_written_down_lets_nob
     assert answer.code == "signed_out"
     agents = [agent for agent in lab.world.running.state.agents.values() if agent.role == "client"]
     assert [agent.revoked_at is None for agent in agents] == [False]
+
+
+async def test_case_12_a_token_that_is_written_down_while_the_person_is_disabled_is_no_token(
+    lying: tuple[SignInLab, Scripted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab, provider = lying
+    http, secrets = lab.world.api.http, [await answer_for_the_api(lab, provider) for _ in range(2)]
+    user = (await http.post("/api/v1/sign-in/wait", json={"secret": secrets[0]})).json()["user"]
+    begun, disk, made = threading.Event(), threading.Event(), asyncio.Event()
+    end = sessions.delete_api_tokens_of
+
+    def end_slowly(*arguments: Any) -> None:
+        end(*arguments)
+        begun.set()
+        disk.wait()
+
+    def make_secret() -> str:
+        made.set()
+        return "made-while-the-other-one-is-written"
+
+    monkeypatch.setattr(sessions, "delete_api_tokens_of", end_slowly)
+    monkeypatch.setattr("cloister.exchange.api_tokens.make_secret", make_secret)
+    ending = asyncio.create_task(lab.world.api.ok("POST", f"/users/{user}/disable"))
+    try:
+        await asyncio.to_thread(begun.wait)
+        waiting = asyncio.create_task(http.post("/api/v1/sign-in/wait", json={"secret": secrets[1]}))
+        await made.wait()
+    finally:
+        disk.set()
+    await ending
+    assert (await waiting).json()["code"] == "user_disabled"
+    with lab.world.running.store.read() as connection:
+        assert sessions.find_api_token(connection, hash_secret("cl-api-made-while-the-other-one-is-written"), 0) is None
 
 
 async def test_case_15_a_client_that_is_revoked_while_a_step_up_waits_stays_revoked(lying: tuple[SignInLab, Scripted]) -> None:
