@@ -103,7 +103,13 @@ class SignIns:
 
                 async def finish(answered: Provider, person: Person) -> None:
                     who = self._people.find(person.issuer, person.subject)
-                    signed_in.append(await self._step_ups.finish(agent.id, answered, person, who, wanted, message.ref, source))
+                    made = await self._step_ups.finish(agent.id, answered, person, who, wanted, message.ref, source)
+                    if self._ended.holds(person):  # by its provider, which did not see this sign-in of the client yet
+                        await self._administration.sign_out_agents(
+                            Actor(f"provider:{answered.name}", source), [agent.id], "sign_out"
+                        )
+                        raise Refusal(Code.SIGNED_OUT)
+                    signed_in.append(made)
                     await self._people.admit(answered, person, source)  # this sign-in, too, says in which groups they are
 
                 purpose = (

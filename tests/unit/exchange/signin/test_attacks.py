@@ -19,6 +19,7 @@ from cloister.exchange.signin.stepup import StepUps
 from cloister.exchange.signin.types import Provider
 from cloister.identity.oidc.request import challenge
 from cloister.identity.people import Person
+from cloister.model.messages.from_agent import StepUp
 from cloister.model.messages.from_exchange import Enrolled, Refused, SignInStarted
 from cloister.model.providers import IdentityProvider
 from cloister.store import sessions
@@ -439,6 +440,28 @@ async def test_case_12_a_token_that_is_written_down_while_the_person_is_disabled
     assert (await waiting).json()["code"] == "user_disabled"
     with lab.world.running.store.read() as connection:
         assert sessions.find_api_token(connection, hash_secret("cl-api-made-while-the-other-one-is-written"), 0) is None
+
+
+async def test_case_15_a_step_up_whose_sign_in_is_ended_meanwhile_ends_the_client(lying: tuple[SignInLab, Scripted]) -> None:
+    """The provider ends a session that this client is about to have: it knows of no later moment to say so."""
+    lab, provider = lying
+    changes, agents = lab.world.running.changes, lab.world.running.state.agents
+    browser, terminal = lab.browser(), await lab.offer()
+    assert (await browser.open(await provider.go(browser, terminal))).status_code == 200
+    enrolled, agent = await terminal.outcome(), terminal.agent
+    assert isinstance(enrolled, Enrolled)
+    await agent.connect()
+    provider.claims = {"sid": "s-2", "auth_time": int(lab.world.clock())}
+    agent.send(StepUp(ref=7))
+    callback = await provider.go(browser, Terminal(agent, await agent.receive(SignInStarted)))
+    async with changes._lock:  # somebody else's long change
+        page = asyncio.ensure_future(browser.open(callback))
+        await eventually(lambda: changes._lock._waiters)
+        leaving = asyncio.ensure_future(logout(lab, provider, "j-1", sid="s-2"))
+        await eventually(lambda: len(changes._lock._waiters or ()) == 2)
+    assert await leaving == 200
+    assert (await page).status_code == 403
+    assert agents[enrolled.agent].revoked_at is not None
 
 
 async def test_case_15_a_client_that_is_revoked_while_a_step_up_waits_stays_revoked(lying: tuple[SignInLab, Scripted]) -> None:
