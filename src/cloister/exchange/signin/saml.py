@@ -22,7 +22,9 @@ MAX_CERTIFICATE_BYTES = 16 * 1024
 
 
 class HeldResponses:
-    """Responses between the provider's form, which comes without our cookie, and the navigation that brings it. Bounded, and only for a moment."""
+    """Responses between the provider's form, which comes without our cookie, and the navigation that brings it, a moment later. Beyond the bound the oldest
+    makes room: whoever holds places with attempts of their own keeps nobody out.
+    """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -30,9 +32,9 @@ class HeldResponses:
 
     def put(self, state: str, response: str) -> None:
         now = self._clock()
-        self._held = {key: entry for key, entry in self._held.items() if entry[1] > now}
+        self._held = {key: entry for key, entry in self._held.items() if entry[1] > now and key != state}
         if len(self._held) >= MAX_HELD:
-            raise Refusal(Code.TOO_MANY_ATTEMPTS)
+            del self._held[next(iter(self._held))]
         self._held[state] = (response, now + HOLD_SECONDS)
 
     def take(self, state: str) -> str:

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cloister.exchange.errors import Refusal
 from cloister.exchange.signin.machine import LIFE_SECONDS, MAX_SENDS, Attempt, OutOfOrder
+from cloister.exchange.signin.saml import MAX_HELD, HeldResponses
 from cloister.identity.oidc.request import Secrets
 
 BROWSERS = ("ada's", "eve's")
@@ -110,3 +112,16 @@ def test_time_ends_an_attempt_whatever_its_stage() -> None:
     with pytest.raises(OutOfOrder):
         attempt.answer("ada's", "corp", "state-1", LIFE_SECONDS)
     assert attempt.is_over(-1.0)  # a clock that goes back does not lengthen it
+
+
+def test_case_33_responses_that_are_held_keep_no_other_one_out() -> None:
+    """Four addresses may have as many attempts as there are places, and answer each of them again and again."""
+    held = HeldResponses(lambda: 0.0)
+    for turn in range(2):
+        for number in range(MAX_HELD):
+            held.put(f"mine-{number}", f"{turn}")
+    held.put("yours", "a response")
+    assert held.take("yours") == "a response"
+    assert held.take("mine-1") == "1"
+    with pytest.raises(Refusal):
+        held.take("mine-0")
