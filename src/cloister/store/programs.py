@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from sqlalchemy import Connection, delete, func, insert, or_, select, update
 
@@ -55,7 +55,9 @@ def list_delegations(connection: Connection) -> list[Delegation]:
     return [Delegation(**row._asdict()) for row in connection.execute(query)]
 
 
-def add_delegation(change: Change, delegation: Delegation) -> None:
+def add_delegation(change: Change, delegation: Delegation, forget: Sequence[str] = ()) -> None:
+    """Add one; those that are forgotten for it go."""
+    change.connection.execute(delete(tables.delegations).where(tables.delegations.c.id.in_(forget)))
     change.connection.execute(insert(tables.delegations).values(**dataclasses.asdict(delegation)))
 
 

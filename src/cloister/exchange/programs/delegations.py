@@ -53,18 +53,30 @@ class Delegations:
         if document is None:
             raise Refusal(Code.REFERENCE_UNKNOWN, f"there is no workload `{workload}`", "ask your administrator for its name")
         now = int(self._clock())
-        mine = [each for each in self._state.delegations.values() if each.user == user.id]
-        standing = [each for each in mine if each.revoked_at is None and each.expires_at > now]
-        if len(standing) >= self._limits.delegations_per_user:
-            raise Refusal(
-                Code.LIMIT_REACHED, f"there are `{len(standing)}` delegations already", "end one with `cloister delegate --end ID`"
-            )
         secret = make_secret()
         made = Delegation(secrets.token_hex(8), hash_secret(secret), user.id, document.id, agent.id, now, now + seconds)
         entry = self._changes.entry(Actor(f"user:{user.name}", source), "delegation.create", f"{made.id} to {workload}")
-        await self._changes.commit(entry, lambda change: program_rows.add_delegation(change, made))
+        forgotten: list[str] = []
+        await self._changes.commit(
+            entry,
+            lambda change: program_rows.add_delegation(change, made, forgotten),
+            lambda: forgotten.extend(self._making_room(user.id, now)),
+        )
+        for id in forgotten:
+            self._state.delegations.pop(id, None)
         self._state.delegations[made.id] = made
         return made, f"{PREFIX}{made.id}.{secret}"
+
+    def _making_room(self, user: str, now: int) -> list[str]:
+        """Which of a person's ended delegations are forgotten for a new one: as many are kept as may stand. Raises Refusal if too many stand."""
+        mine = [each for each in self._state.delegations.values() if each.user == user]
+        standing = {each.id for each in mine if each.revoked_at is None and each.expires_at > now}
+        most = self._limits.delegations_per_user
+        if len(standing) >= most:
+            message = f"there are `{len(standing)}` delegations already"
+            raise Refusal(Code.LIMIT_REACHED, message, "end one with `cloister delegate --end ID`")
+        over = sorted((each for each in mine if each.id not in standing), key=lambda each: (each.created_at, each.id))
+        return [each.id for each in over[: max(0, len(over) - most)]]
 
     async def end_own(self, agent: Agent, id: str, source: str) -> None:
         """A person's own; those of others do not exist for them."""

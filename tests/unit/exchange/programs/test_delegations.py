@@ -12,6 +12,7 @@ from cloister.model.messages.from_agent import Delegate, EndDelegation, Prove, W
 from cloister.model.messages.from_exchange import Catalogue, Delegated, DelegationEnded, EndSession, Enrolled, Proved, Refused
 from cloister.model.messages.from_exchange import Session as Ticket
 from cloister.model.records import read_record
+from cloister.store.programs import list_delegations
 
 
 async def _lend(person: Agent, workload: str = "trainer", seconds: int = 3600) -> Delegated:
@@ -294,3 +295,25 @@ async def test_delegations_are_bounded_listed_without_secrets_and_stored_hashed(
     await lab.api.ok("DELETE", f"/delegations/{made[0].id}")
     await eventually(lambda: lab.running.state.delegations[made[0].id].revoked_at is not None)
     await _lend(ada)
+
+
+async def test_case_33_delegations_made_at_once_and_again_and_again_are_bounded(issuers: Issuers) -> None:
+    lab = issuers.world
+    state, most = lab.running.state, lab.running.settings.limits.delegations_per_user
+    ada = await lab.client("ada")
+    for ref in range(most + 3):
+        ada.send(Delegate(ref=ref, workload="trainer", seconds=3600))
+    refs = {(await ada.receive(Delegated)).ref for _ in range(most)} | {(await ada.receive(Refused)).ref for _ in range(3)}
+    assert len(refs) == most + 3
+    for id in list(state.delegations):
+        ada.send(EndDelegation(ref=7, id=id))
+        await ada.receive(DelegationEnded)
+        last = await _lend(ada)
+    for _ in range(3):
+        ada.send(EndDelegation(ref=7, id=last.id))
+        await ada.receive(DelegationEnded)
+        last = await _lend(ada)
+    with lab.running.store.read() as connection:
+        stored = list_delegations(connection)
+    assert len(stored) == len(state.delegations) == 2 * most
+    assert last.id in state.delegations
