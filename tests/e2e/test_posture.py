@@ -42,7 +42,7 @@ kind: posture-profile
 name: managed
 require:
   marker: {{file: {{path: {self.marker}}}}}
-  os.platform: linux
+  os.platform: {{one_of: [linux, other]}}
 ---
 kind: rule
 name: managed-devices

@@ -179,6 +179,9 @@ transmitters = st.builds(
     max_age=st.integers(60, 86400),
     allow_internal=_tuples(hosts),
 )
+posture_profiles = st.builds(
+    PostureProfile, name=names, labels=labels, require=st.dictionaries(names, requirements, min_size=1, max_size=4)
+)
 documents: st.SearchStrategy[Document] = st.one_of(
     segments(),
     any_rules,
@@ -189,7 +192,7 @@ documents: st.SearchStrategy[Document] = st.one_of(
         Group, name=user_names, labels=labels, users=_tuples(user_names), workloads=_tuples(names), groups=_tuples(user_names)
     ),
     st.builds(Device, name=names, labels=labels, owner=st.none() | user_names, disabled=st.booleans()),
-    st.builds(PostureProfile, name=names, labels=labels, require=st.dictionaries(names, requirements, min_size=1, max_size=4)),
+    posture_profiles,
     st.builds(Network, name=names, labels=labels, networks=_tuples(networks, 1)),
     transmitters,
     st.builds(Webhook, name=names, url=dns_names.map(lambda name: f"https://{name}/x"), allow_internal=_tuples(hosts)),

@@ -107,6 +107,11 @@ def _truth(value: Any) -> Any:
     return {True: "true", False: "false"}[value] if isinstance(value, bool) else value
 
 
+def _listed(value: Any) -> Any:
+    """JSON has lists only, and what `_requirement` hands on is not JSON to pydantic any more."""
+    return tuple(value) if isinstance(value, list) else value
+
+
 MATCHERS: Final = ("is_", "one_of", "at_least", "at_most", "process", "file", "certificate")
 
 
@@ -116,7 +121,7 @@ class Requirement(Part):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True, populate_by_name=True)
 
     is_: Annotated[FactText | None, BeforeValidator(_truth), Field(alias="is")] = None
-    one_of: Annotated[tuple[FactText, ...], Field(max_length=MAX_LIST), AfterValidator(distinct)] = ()
+    one_of: Annotated[tuple[FactText, ...], BeforeValidator(_listed), Field(max_length=MAX_LIST), AfterValidator(distinct)] = ()
     at_least: Version | None = None
     at_most: Version | None = None
     process: ProcessName | None = None

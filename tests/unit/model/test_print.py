@@ -2,10 +2,11 @@ import json
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit.strategies import documents
+from tests.unit.strategies import documents, posture_profiles
 
 from cloister.model.documents import Document, to_fields
 from cloister.model.parse import parse_documents, parse_fields
+from cloister.model.posture import PostureProfile
 from cloister.model.print import print_documents
 
 
@@ -25,6 +26,12 @@ def test_a_document_reads_alike_as_yaml_as_json_and_from_fields(document: Docume
     if as_json.isprintable():  # YAML takes fewer characters unescaped than JSON
         assert parse_documents(as_json).documents == (document,)
     assert parse_documents(json.dumps(to_fields(document))).documents == (document,)
+
+
+@settings(max_examples=100)
+@given(posture_profiles)
+def test_a_client_reads_a_posture_profile_from_json_alone(profile: PostureProfile) -> None:
+    assert PostureProfile.model_validate_json(json.dumps(to_fields(profile))) == profile
 
 
 def test_the_printed_form_is_the_short_one() -> None:
