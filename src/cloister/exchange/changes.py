@@ -21,6 +21,7 @@ from cloister.exchange.delta import (
     update_library,
 )
 from cloister.exchange.errors import Refusal, not_found, refuse_errors
+from cloister.exchange.members import with_said_members
 from cloister.exchange.settings import Settings
 from cloister.exchange.state import COMPILED, Generations, Library, State, changed_kinds, make_library, parse_row
 from cloister.exchange.touched import touched_sessions
@@ -123,12 +124,16 @@ class Changes:
     # ------------------------------------------------------------ documents
 
     async def apply(self, actor: Actor, text: bytes, *, dry_run: bool, expected: int | None = None) -> Applied:
-        """Write every document of a bundle, or none. `expected` is the generation that the caller has seen (case 90)."""
-        parsed = await asyncio.to_thread(parse_documents, text, "")
-        refuse_errors(parsed.errors)
-        return await self.write(
-            actor, "documents.apply", parsed.documents, origins=parsed.origins, dry_run=dry_run, expected=expected
-        )
+        """Write every document of a bundle, or none. Who is in a group by a sign-in or a directory stays in it. `expected` is the generation that
+        the caller has seen (case 90)."""
+        parsed = await self.read(text)
+        await self._check_providers(parsed.documents)
+
+        def draft() -> Draft:
+            self._check_expected(parsed.documents, (), expected, must_exist=None)
+            return Draft(with_said_members(self._state, parsed.documents), origins=parsed.origins)
+
+        return await self.edit(actor, "documents.apply", draft, dry_run=dry_run)
 
     async def read(self, text: bytes) -> ParseResult:
         parsed = await asyncio.to_thread(parse_documents, text, "")

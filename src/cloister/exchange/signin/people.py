@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 from cloister.exchange.changes import Changes
 from cloister.exchange.errors import Refusal
+from cloister.exchange.members import owns_group, providers_of
 from cloister.exchange.signin.types import Provider
 from cloister.exchange.state import State
 from cloister.identity.people import Person
 from cloister.model.documents import MAX_MEMBERS, Document, Group, User
 from cloister.model.fields import USER_NAME
-from cloister.model.providers import IdentityProvider
 from cloister.model.reasons import Code
 from cloister.store.types import Actor
 
@@ -77,16 +77,12 @@ class People:
         mapped = {} if claim is None else dict(claim.map)
         prefix = provider.document.name_prefix
         names = {mapped.get(value, f"{prefix}{value}") for value in said if value in mapped or prefix}
-        # Below a longer prefix names are those of the provider that has it: the most specific one owns them.
-        prefixes = (each.name_prefix for each in self._state.library.referers.values() if isinstance(each, IdentityProvider))
-        longer = tuple(other for other in prefixes if other != prefix and other.startswith(prefix))
+        providers = providers_of(self._state)
         changed = []
         for document in self._state.parsed.values():
-            if not isinstance(document, Group):
+            if not isinstance(document, Group) or not owns_group(provider.document, document.name, providers):
                 continue
-            is_below = bool(prefix) and document.name.startswith(prefix) and not document.name.startswith(longer)
-            is_own = document.name in mapped.values() or is_below
-            if not is_own or (document.name in names) == (user in document.users):
+            if (document.name in names) == (user in document.users):
                 continue
             others = tuple(member for member in document.users if member != user)
             if document.name in names and len(others) >= MAX_MEMBERS:

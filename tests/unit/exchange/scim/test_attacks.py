@@ -558,3 +558,13 @@ async def _signed_in(lab: World, *, nested: bool = False) -> tuple[Corp, str, st
     client.send(WantSession(ref=1, host="jupyter.lab.internal", port=8888, protocol="tcp"))
     session = await client.receive(Session)
     return corp, member, session.session, client, connector
+
+
+async def test_a_group_that_an_administrator_writes_keeps_the_members_that_its_directory_named(corp: Corp) -> None:
+    ada = await corp.user("ada")
+    group = await corp.group("Engineering", ada["id"])
+    await corp.world.apply("{kind: user, name: ben}\n---\n{kind: group, name: engineering, users: [ben]}")
+    assert {member["value"] for member in (await corp.ok("GET", f"/Groups/{group['id']}"))["members"]} == {ada["id"]}
+    await corp.world.apply("{kind: group, name: engineering}")
+    membership = corp.world.running.state.membership
+    assert (membership.groups_of("user", "ada"), membership.groups_of("user", "ben")) == ({"engineering"}, set())

@@ -188,6 +188,35 @@ async def test_groups_are_mapped_by_the_document_and_by_nothing_else(corp: SignI
     assert corp.world.running.state.membership.groups_of("user", "corp.ada") == {"researchers"}
 
 
+async def test_who_is_in_a_group_by_a_sign_in_stays_when_its_document_is_applied_again(corp: SignInLab) -> None:
+    document, group = (
+        corp.idp.document(groups={"claim": "groups", "map": {"science": "researchers"}}),
+        "{kind: group, name: researchers}",
+    )
+    await corp.world.apply(f"{group}\n---\n{document}")
+    await corp.world.apply("{kind: user, name: anna}")
+    await corp.sign_in("ada")
+    again = await corp.world.apply(f"{group}\n---\n{document}")
+    assert again["changed"] == []
+    await corp.world.apply("{kind: group, name: researchers, users: [anna]}")
+    membership = corp.world.running.state.membership
+    assert (membership.groups_of("user", "corp.ada"), membership.groups_of("user", "anna")) == ({"researchers"}, {"researchers"})
+    await corp.world.apply(f"{group}\n---\n{document}")
+    membership = corp.world.running.state.membership
+    assert (membership.groups_of("user", "corp.ada"), membership.groups_of("user", "anna")) == ({"researchers"}, set())
+
+
+async def test_whoever_is_in_a_group_by_a_provider_that_says_nothing_of_it_any_more_is_taken_out_by_its_document(
+    corp: SignInLab,
+) -> None:
+    await corp.world.apply(
+        "{kind: group, name: researchers}\n---\n" + corp.idp.document(groups={"claim": "groups", "map": {"science": "researchers"}})
+    )
+    await corp.sign_in("ada")
+    await corp.world.apply("{kind: group, name: researchers}\n---\n" + corp.idp.document())
+    assert "researchers" not in corp.world.running.state.membership.groups_of("user", "corp.ada")
+
+
 async def test_case_10_group_names_that_read_as_others_refuse_the_sign_in(corp: SignInLab) -> None:
     for group in ("\u202ecneics", "a\tb", "x" * 300, ""):
         await corp.idp.set_account("ada", name="Ada", groups=["science", group])
