@@ -33,6 +33,8 @@ class Stepping:
         self._browser = browser
         self._answers: dict[int, asyncio.Queue[Answer]] = {}
         self._own: asyncio.Task[None] | None = None
+        self._going_on: asyncio.Task[SignedIn] | None = None
+        self._listeners: list[Callable[[SignInStarted], object]] = []
         self._last = float("-inf")
         self.started: SignInStarted | None = None  # the one that waits for the person now
 
@@ -50,18 +52,32 @@ class Stepping:
 
     def on_code(self, code: str) -> None:
         """Something was refused or ended with this code. If a better sign-in would help: begin one, once, and say where."""
-        is_going_on = (self._own is not None and not self._own.done()) or self.started is not None
+        is_going_on = any(task is not None and not task.done() for task in (self._own, self._going_on))
         if code != Code.STEP_UP_REQUIRED or is_going_on or time.monotonic() < self._last + AGAIN_AFTER:
             return
         self._last = time.monotonic()
         self._own = asyncio.get_running_loop().create_task(self._by_itself())
 
     def close(self) -> None:
-        if self._own is not None:
-            self._own.cancel()
+        for task in (self._own, self._going_on):
+            if task is not None:
+                task.cancel()
 
     async def step_up(self, method: SignInMethod, on_started: Callable[[SignInStarted], object]) -> SignedIn:
-        """Raises ClientError if it does not succeed."""
+        """Begin a sign-in, or join the one that waits for the person already; it goes on if the caller does not wait for it. Raises ClientError if
+        it does not succeed."""
+        if self._going_on is None or self._going_on.done():
+            self._going_on = asyncio.get_running_loop().create_task(self._sign_in(method))
+            self._going_on.add_done_callback(lambda task: task.cancelled() or task.exception())
+        elif self.started is not None:
+            on_started(self.started)
+        self._listeners.append(on_started)
+        try:
+            return await asyncio.shield(self._going_on)
+        finally:
+            self._listeners.remove(on_started)
+
+    async def _sign_in(self, method: SignInMethod) -> SignedIn:
         ref = self._new_ref()
         queue = self._answers[ref] = asyncio.Queue()
         try:
@@ -71,7 +87,8 @@ class Stepping:
                 answer = await self._next(queue, wait)
                 if isinstance(answer, SignInStarted):
                     self.started, wait = answer, SIGN_IN_WAIT
-                    on_started(answer)
+                    for on_started in self._listeners:
+                        on_started(answer)
                 elif isinstance(answer, SignedIn):
                     return answer
         finally:
