@@ -128,9 +128,13 @@ def test_signing_in_enrols_a_device_and_signing_out_removes_the_key(lab: Lab, ad
     device = json.loads(client.run("status", "--json").stdout or b"{}")
     assert device == {"running": False}
     assert (client.state / "key.pem").stat().st_mode & 0o777 == 0o600
+    again = client.run("login", "--user", "ada", "--password-stdin", stdin=PASSWORD.encode())
+    assert f"signed in to {lab.exchange.address} as ada" in again.stdout.decode(), again.stderr
     assert client.run("logout").returncode == 0
     assert not (client.state / "key.pem").exists()
     assert client.run("apps").returncode == 7
+    result = client.run("login", "--user", "ada", "--password-stdin", stdin=PASSWORD.encode())
+    assert (result.returncode, b"no exchange is named" in result.stderr) == (2, True)
 
 
 def test_applying_twice_changes_nothing(lab: Lab, admin: Client) -> None:

@@ -75,7 +75,7 @@ def sign_in(
     """Sign in: this machine makes its own key and is enrolled for you.
 
     At an identity provider, in your browser; with --user by a password of the exchange. The fingerprint tells the true exchange from anybody
-    else; without one, only a publicly trusted web certificate will do.
+    else; without one, only a publicly trusted web certificate will do. Without HOST: again at the exchange of before.
     """
     from cloister.agent.disk import StateDir
     from cloister.agent.enrol import by_password, by_sign_in
@@ -88,12 +88,13 @@ def sign_in(
     if step_up:
         sign_in_again(_directory(state), device=device, browser=browser, as_json=as_json)
         return
-    if target is None:
+    disk = StateDir(_directory(state))
+    known = disk.load_identity("client")
+    if target is None and known is None:
         raise ClientError(
             "argument_invalid", "no exchange is named", "write `cloister login HOST`, as your administrator gave it to you"
         )
-    disk = StateDir(_directory(state))
-    recognised = recognise(read_target(target), disk)
+    recognised = recognise(read_target(target or (known.address if known else "")), disk)
     has_started: list[bool] = []
 
     def on_started(started: "SignInStarted") -> None:

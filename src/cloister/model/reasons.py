@@ -142,9 +142,13 @@ _TABLE: tuple[tuple[Code, str, str], ...] = (
     (Code.NOT_FOUND, "there is no such name here", "check the spelling, or ask your administrator for access"),
     (Code.DENIED_BY_DEFAULT, "no rule permits this", "ask your administrator for access"),
     (Code.FORBIDDEN_BY_RULE, "a rule forbids this", "ask your administrator why"),
-    (Code.CONDITION_FAILED, "a condition of the rule is not met now", "see `cloister explain NAME:PORT` for the condition"),
+    (
+        Code.CONDITION_FAILED,
+        "a condition of the rule is not met now",
+        "ask your administrator; `cloister posture` shows what this device reports",
+    ),
     (Code.EVALUATION_ERROR, "a rule could not be evaluated, so access is denied", "tell your administrator which name you tried"),
-    (Code.STEP_UP_REQUIRED, "a stronger or more recent sign-in is needed", "run `cloister login` again"),
+    (Code.STEP_UP_REQUIRED, "a stronger or more recent sign-in is needed", "run `cloister login --step-up`"),
     (
         Code.APPROVAL_REQUIRED,
         "somebody has to approve this first",
@@ -157,7 +161,7 @@ _TABLE: tuple[tuple[Code, str, str], ...] = (
     (
         Code.OUTSIDE_NETWORK,
         "this is not permitted from the network you are in",
-        "see `cloister explain NAME:PORT` for the condition",
+        "come from a network that the rule names, or ask your administrator which",
     ),
     (Code.SIGNED_OUT, "you were signed out", "run `cloister login` again"),
     (Code.SIGNAL_RECEIVED, "your identity provider or security system ended this", "ask your security team"),
