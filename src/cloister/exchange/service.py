@@ -13,6 +13,7 @@ from cloister.exchange.devices.service import Devices
 from cloister.exchange.directory import Directory
 from cloister.exchange.enrol import Enrolment
 from cloister.exchange.errors import Refusal
+from cloister.exchange.facts import principal_of
 from cloister.exchange.greeting import may_send
 from cloister.exchange.idle import IdleLimits
 from cloister.exchange.links import LiveLink, Switchboard
@@ -326,7 +327,9 @@ class Exchange:
             host = parse_host(message.host)
         except HostError as error:
             raise Refusal(Code.HOST_MALFORMED, str(error)) from None
-        target = Destination(host, message.port or self._sessions.first_port(host, message.protocol), message.protocol)
+        principal = principal_of(self._state.library, agent.principal)
+        port = message.port or self._sessions.first_port(host, message.protocol, principal)
+        target = Destination(host, port, message.protocol)
         request = await self._approvals.ask(actor, agent.principal or "", target, message.reason, message.seconds)
         return Requested(
             ref=message.ref,

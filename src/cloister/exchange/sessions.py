@@ -18,7 +18,7 @@ from cloister.exchange.settings import Settings
 from cloister.exchange.state import Generations, State
 from cloister.model.decision import Decision
 from cloister.model.documents import Protocol, Segment, Strength
-from cloister.model.facts import STRENGTHS, Destination, Facts, SignIn
+from cloister.model.facts import STRENGTHS, Destination, Facts, Principal, SignIn
 from cloister.model.hosts import Host, HostError, parse_host
 from cloister.model.ids import SegmentId
 from cloister.model.messages.from_agent import Explain, Idle, WantSession
@@ -181,7 +181,7 @@ class Sessions:
             return _explained(message.ref, Code.HOST_MALFORMED, str(error))
         if facts is None:
             return _explained(message.ref, Code.NOT_FOUND)
-        port = message.port or self.first_port(host, message.protocol)
+        port = message.port or self.first_port(host, message.protocol, facts.principal, facts.actor)
         explanation = explain(self._state.policy, facts, Destination(host, port, message.protocol), now)
         decision = explanation.decision
         off = switched_off_because(self._state, agent, decision.segment) if decision.code is Code.KILL_SWITCH else ""
@@ -207,13 +207,18 @@ class Sessions:
         placed = place(self._directory.candidates(decision.segment))
         return placed.code if isinstance(placed, Nowhere) else None
 
-    def first_port(self, host: Host, protocol: Protocol) -> int:
-        """For a question without a port: the first port of a segment that names this host; 1 if there is none."""
-        patterns = set(patterns_of(host))
-        for segment in self._state.segments().values():
-            if segment.protocol == protocol and patterns & set(segment.hosts):
-                return segment.ports[0].first
-        return 1
+    def first_port(self, host: Host, protocol: Protocol, principal: Principal | None, actor: Principal | None = None) -> int:
+        """For a question without a port: the first port of a segment that names this host, of one that is visible if there is such a one; 1 if there
+        is none.
+        """
+        patterns, policy = set(patterns_of(host)), self._state.policy
+        named = {id: one for id, one in policy.segments.items() if one.protocol == protocol and patterns & set(one.hosts)}
+
+        def is_visible(id: SegmentId) -> bool:
+            return principal is not None and any(rule.permits for rule in policy.rules_for(principal, id, actor))
+
+        chosen = next(filter(is_visible, named), next(iter(named), None))
+        return 1 if chosen is None else named[chosen].ports[0].first
 
     # ------------------------------------------------------------ by the clock
 

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from tests.unit.exchange.conftest import PATIENCE, Agent, World, eventually
 
 from cloister.model.messages.common import SegmentHealth
-from cloister.model.messages.from_agent import Advertise, Draining, Explain, Health, Idle, Revoked, WantSession
+from cloister.model.messages.from_agent import Advertise, Draining, Explain, Health, Idle, RequestAccess, Revoked, WantSession
 from cloister.model.messages.from_exchange import (
     Assignments,
     Catalogue,
@@ -20,6 +20,7 @@ from cloister.model.messages.from_exchange import (
     Explained,
     Refused,
     Relays,
+    Requested,
     Revoke,
     Session,
     Snapshot,
@@ -547,6 +548,26 @@ async def test_explain_says_nothing_of_what_is_not_visible(lab: World) -> None:
         bob.send(Explain(ref=1, host=host, port=8888))
         answers.append(await bob.receive(Explained))
     assert answers[0] == answers[1]
+
+
+async def test_case_68_a_question_without_a_port_is_about_what_may_be_known(lab: World) -> None:
+    """Another application of the same host, which this person knows nothing of, changes no answer."""
+    await lab.apply("""
+{kind: segment, name: notes, hosts: [jupyter.lab.internal], ports: [9999], groups: [lab]}
+---
+{kind: rule, name: bob-uses-notes, effect: permit, who: {users: [bob]}, what: {segments: [notes]}, approval: {approvers: [science]}}
+""")
+    bob = await lab.client("bob")
+    bob.send(Explain(ref=1, host="jupyter.lab.internal"))
+    told = await bob.receive(Explained)
+    assert (told.visible, told.segment) == (True, "notes")
+    asked = {"user": "bob", "host": "jupyter.lab.internal"}
+    assert (await lab.api.ok("GET", "/explain", params=asked))["segment"] == "notes"
+    bob.send(RequestAccess(ref=2, host="jupyter.lab.internal", reason="experiment 7"))
+    assert (await bob.receive(Requested)).segment == "notes"
+    api = await lab.sign_in("bob")
+    request = {"host": "jupyter.lab.internal", "reason": "experiment 7"}
+    assert (await api.ok("POST", "/requests", json=request))["segment"] == "notes"
 
 
 async def test_case_85_what_a_snapshot_does_not_list_is_gone(lab: World) -> None:

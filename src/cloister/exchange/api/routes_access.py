@@ -257,8 +257,9 @@ def _add_sessions(routes: Routes, parts: Parts) -> None:
             host = parse_host(form.host)
         except HostError as error:
             raise Refusal(Code.HOST_MALFORMED, str(error)) from None
-        target = Destination(host, form.port or parts.sessions.first_port(host, form.protocol), form.protocol)
-        explanation = explain(parts.state.policy, _asked(parts, form), target, int(parts.clock()))
+        facts = _asked(parts, form)
+        port = form.port or parts.sessions.first_port(host, form.protocol, facts.principal, facts.actor)
+        explanation = explain(parts.state.policy, facts, Destination(host, port, form.protocol), int(parts.clock()))
         unserved = parts.sessions.why_unserved(explanation.decision)
         if unserved is None:
             return _explained(explanation)

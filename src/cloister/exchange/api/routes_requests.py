@@ -9,7 +9,7 @@ from cloister.exchange.api.parts import Caller, Parts
 from cloister.exchange.api.routing import Routes, caller
 from cloister.exchange.api.schemas import Form
 from cloister.exchange.errors import Refusal
-from cloister.exchange.facts import may_approve
+from cloister.exchange.facts import may_approve, principal_of
 from cloister.model.documents import Protocol
 from cloister.model.facts import Destination, Target
 from cloister.model.fields import Name
@@ -75,7 +75,7 @@ def make_routes(parts: Parts) -> APIRouter:
     @routes.add("POST", "/api/v1/requests", guard="user", audit="access.request", status=201)
     async def request_access(form: RequestForm, who: CallerIs) -> RequestAnswer:
         """Ask for an application that a rule grants with an approval."""
-        request = await parts.approvals.ask(who.actor, who.account.user, _target(parts, form), form.reason, form.seconds)
+        request = await parts.approvals.ask(who.actor, who.account.user, _target(parts, form, who), form.reason, form.seconds)
         return _answer(parts, request, who)
 
     @routes.add("POST", "/api/v1/requests/{id}/approve", guard="user", audit="access.approve")
@@ -96,7 +96,7 @@ def make_routes(parts: Parts) -> APIRouter:
     return routes.router
 
 
-def _target(parts: Parts, form: RequestForm) -> Target:
+def _target(parts: Parts, form: RequestForm, who: Caller) -> Target:
     if form.segment is not None:
         document = parts.state.find("segment", form.segment)
         if document is None:
@@ -108,7 +108,8 @@ def _target(parts: Parts, form: RequestForm) -> Target:
         host = parse_host(form.host)
     except HostError as error:
         raise Refusal(Code.HOST_MALFORMED, str(error)) from None
-    return Destination(host, form.port or parts.sessions.first_port(host, form.protocol), form.protocol)
+    principal = principal_of(parts.state.library, who.account.user)
+    return Destination(host, form.port or parts.sessions.first_port(host, form.protocol, principal), form.protocol)
 
 
 def _answer(parts: Parts, request: AccessRequest, who: Caller) -> RequestAnswer:
