@@ -8,10 +8,11 @@ from cloister.exchange.state import Judged, Library, State
 from cloister.identity.posture.rules import evaluate, fresh, tell_shortfall
 from cloister.identity.posture.types import Observed, Seen
 from cloister.model.documents import Device, Rule, User
-from cloister.model.facts import NO_SWITCHES, Aging, DeviceFacts, Facts, Principal, Switches
+from cloister.model.facts import NO_SWITCHES, Aging, DeviceFacts, Facts, Principal, SignIn, Switches
 from cloister.model.ids import DeviceId, RuleId, SegmentId, UserId, WorkloadId
 from cloister.model.posture import OWN_REPORT, OWNER
 from cloister.model.programs import Workload
+from cloister.model.providers import IdentityProvider
 from cloister.model.reasons import REASONS, Code
 from cloister.store.types import AccessRequest, Agent, EvidenceRow, Subject
 
@@ -81,7 +82,7 @@ def _own_facts_of(state: State, agent: Agent, now: int) -> Facts | None:
     return Facts(
         principal,
         device,
-        sign_in,
+        None if sign_in is None else _as_known_now(state.library, principal, sign_in),
         _switches_of(state, agent, device),
         actor,
         networks=state.library.networks.names_of(agent.last_address),
@@ -91,6 +92,14 @@ def _own_facts_of(state: State, agent: Agent, now: int) -> Facts | None:
         signed_out=signed_out,
         until=until,
     )
+
+
+def _as_known_now(library: Library, principal: Principal, sign_in: SignIn) -> SignIn:
+    """A provider that is another one by now, under the same name, vouches for no sign-in of before (case 7)."""
+    provider = library.parsed.get(library.names.get(("identity-provider", sign_in.issuer), ""))
+    user = library.parsed.get(principal.id)
+    is_another = isinstance(provider, IdentityProvider) and isinstance(user, User) and user.issuer != provider.issuer
+    return replace(sign_in, issuer="") if is_another else sign_in
 
 
 def facts_anywhere(state: State, id: str | None, now: int) -> Facts | None:

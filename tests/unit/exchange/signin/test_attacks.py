@@ -19,8 +19,8 @@ from cloister.exchange.signin.stepup import StepUps
 from cloister.exchange.signin.types import Provider
 from cloister.identity.oidc.request import challenge
 from cloister.identity.people import Person
-from cloister.model.messages.from_agent import StepUp
-from cloister.model.messages.from_exchange import Enrolled, Refused, SignInStarted
+from cloister.model.messages.from_agent import StepUp, WantSession
+from cloister.model.messages.from_exchange import EndSession, Enrolled, Refused, Session, SignInStarted
 from cloister.model.providers import IdentityProvider
 from cloister.store import sessions
 from cloister.store.programs import count_presented
@@ -497,6 +497,30 @@ async def test_case_10_groups_that_stand_elsewhere_are_not_no_groups(
     lab, provider = lying
     await lab.world.apply(provider.document(groups={"claim": "groups"}))
     await refused(lab, provider, "token_claim", **said)
+
+
+async def test_case_07_a_provider_under_the_name_of_another_one_vouches_for_none_of_its_sign_ins(
+    lying: tuple[SignInLab, Scripted],
+) -> None:
+    lab, provider = lying
+    await lab.world.apply("""
+{kind: rule, name: whoever-signs-in-there, effect: permit, who: {any: true}, what: {segments: [jupyter]}, when: {issuers: [scripted]}}
+""")
+    await lab.world.connector()
+    browser, terminal = lab.browser(), await lab.offer()
+    assert (await browser.open(await provider.go(browser, terminal))).status_code == 200
+    assert isinstance(await terminal.outcome(), Enrolled)
+    await terminal.agent.connect()
+    ask = WantSession(ref=1, host="jupyter.lab.internal", port=8888, protocol="tcp")
+    terminal.agent.send(ask)
+    session = await terminal.agent.receive(Session)
+    await lab.world.apply(provider.document(scopes=["openid", "profile"]))
+    terminal.agent.send(ask)
+    assert (await terminal.agent.receive(Session)).session == session.session  # negative control: it is the same provider
+    await lab.world.apply(provider.document(issuer="https://127.0.0.1:9"))
+    assert (await terminal.agent.receive(EndSession)).sessions == [session.session]
+    terminal.agent.send(ask)
+    assert (await terminal.agent.receive(Refused)).code == "condition_failed"
 
 
 async def test_case_07_below_a_longer_prefix_groups_are_another_providers(lying: tuple[SignInLab, Scripted]) -> None:
