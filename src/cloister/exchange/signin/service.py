@@ -33,6 +33,7 @@ from cloister.store.service import Store
 from cloister.store.types import Actor, Agent, AuditEntry, Subject
 
 WAIT_SECONDS = 25.0  # that an administrator's terminal waits in one request
+MAX_WAITING = 4_096  # outcomes that administrators' terminals may still ask for; beyond, the oldest failures are forgotten
 
 Tell = Callable[[SignInStarted], object]
 IsAwaited = Callable[[], bool]
@@ -134,6 +135,7 @@ class SignIns:
         def fail(refusal: Refusal) -> None:
             if not user.done():
                 user.set_exception(refusal)
+                user.exception()  # whether or not somebody still asks
 
         attempt = self._pending.make_attempt(_printable(device), source, self._only(provider))
         purpose = "A terminal asks to administer this exchange as you."
@@ -142,6 +144,9 @@ class SignIns:
         secret = secrets.token_urlsafe(32)
         now = self._clock()
         self._waiting = {key: entry for key, entry in self._waiting.items() if entry[1] > now}
+        failed = [key for key, (known, _) in self._waiting.items() if known.done() and known.exception() is not None]
+        for key in failed[: max(0, len(self._waiting) - MAX_WAITING + 1)]:
+            del self._waiting[key]
         self._waiting[digest(secret)] = (user, now + LIFE_SECONDS)
         return {"url": self.url(attempt), "code": attempt.code, "secret": secret, "expires_at": int(now) + LIFE_SECONDS}
 

@@ -1,6 +1,7 @@
 """Attacks on the sign-in (catalogue: 1, 3, 4, 6, 9, 12, 15, 17, 94). Nothing is created, and the attempt is in the audit."""
 
 import asyncio
+import gc
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -407,6 +408,27 @@ async def test_case_12_a_sign_in_that_is_ended_while_it_is_written_down_lets_nob
     assert answer.code == "signed_out"
     agents = [agent for agent in lab.world.running.state.agents.values() if agent.role == "client"]
     assert [agent.revoked_at is None for agent in agents] == [False]
+
+
+async def test_case_33_terminals_whose_people_never_come_leave_nothing_behind(
+    lying: tuple[SignInLab, Scripted], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever begins sign-ins and lets each fail at once has always room for the next one."""
+    monkeypatch.setattr("cloister.exchange.signin.service.MAX_WAITING", 3)
+    lab, provider = lying
+    http, secrets = lab.world.api.http, []
+    provider.answer = {"error": "access_denied", "code": "-"}
+    for _ in range(4):
+        offer = (await http.post("/api/v1/sign-in/provider", json={})).json()
+        secrets.append(offer["secret"])
+        started = SignInStarted(url=offer["url"], code=offer["code"], expires=offer["expires_at"])
+        browser = lab.browser()
+        callback = await provider.go(browser, Terminal(lab.world.agent("client"), started))
+        assert (await browser.open(callback)).status_code == 403
+    answers = [(await http.post("/api/v1/sign-in/wait", json={"secret": secret})).json()["code"] for secret in secrets]
+    assert answers == ["sign_in_expired", "sign_in_failed", "sign_in_failed", "sign_in_failed"]
+    gc.collect()
+    assert "never retrieved" not in caplog.text
 
 
 async def test_case_12_a_token_that_is_written_down_while_the_person_is_disabled_is_no_token(
