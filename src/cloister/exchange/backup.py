@@ -3,8 +3,8 @@
 Files that documents name (client secrets, certificates of CAs) are the operator's own and are not part of it.
 
 A restore is a step back in time that everybody else did not take. So it starts a new epoch: a new ticket key (every ticket made before is
-void), no sessions, no API tokens, no provisioning keys in force (their counts may be older than their uses), every agent unconfirmed
-until an administrator says otherwise, and generations above all that were ever given out.
+void), no sessions, no API tokens, no provisioning keys in force (their counts may be older than their uses), nothing approved (it may have been
+taken back since), every agent unconfirmed until an administrator says otherwise, and generations above all that were ever given out.
 """
 
 import io
@@ -20,6 +20,7 @@ from cloister.store import agents as agent_rows
 from cloister.store import directories as directory_rows
 from cloister.store import documents as document_rows
 from cloister.store import programs as program_rows
+from cloister.store import requests as request_rows
 from cloister.store import sessions as session_rows
 from cloister.store.service import EPOCH_SHIFT, Store, raise_generation
 from cloister.store.types import Actor, AuditEntry
@@ -106,6 +107,7 @@ def restore_backup(source: Path, data: Path, now: int) -> int:
             agent_rows.revoke_all_provisioning_keys(connection, now)
             directory_rows.revoke_all_directories(connection, now)
             program_rows.revoke_all_delegations(connection, now)
+            request_rows.end_approved_requests(connection, now, "the exchange was restored from a backup")
             agents = [agent for agent in agent_rows.list_agents(connection) if agent.revoked_at is None]
     save_keyring(data / KEYS, keyring)
     sync_directory(data)

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, delete, insert, select, update
 
 from cloister.store import tables
 from cloister.store.service import Change
@@ -20,6 +20,12 @@ def put_request(change: Change, request: AccessRequest, forget: Sequence[str] = 
     """In place of what was stored under its id, and of those that are forgotten for it."""
     change.connection.execute(delete(_TABLE).where(_TABLE.c.id.in_(forget)))
     change.connection.execute(insert(_TABLE).prefix_with("OR REPLACE").values(**dataclasses.asdict(request)))
+
+
+def end_approved_requests(connection: Connection, now: int, note: str) -> None:
+    """Nothing is approved any more."""
+    ended = {"state": "denied", "decided_by": None, "decided_at": now, "note": note}
+    connection.execute(update(_TABLE).where(_TABLE.c.state == "approved").values(**ended))
 
 
 def drop_requests(connection: Connection, ended_before: int) -> list[str]:

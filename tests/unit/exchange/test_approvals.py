@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,12 +10,14 @@ from tests.unit.exchange.conftest import Agent, Api, World, eventually
 from tests.unit.exchange.test_evidence import want
 
 from cloister.exchange import approvals
+from cloister.exchange.backup import DATABASE, restore_backup, write_backup
 from cloister.exchange.state import load_state
 from cloister.model.messages.from_agent import ListRequests, RequestAccess, WantSession, WithdrawRequest
 from cloister.model.messages.from_exchange import EndSession, OwnRequests, Refused, Requested, Session
 from cloister.model.reasons import Code
 from cloister.store import sessions as session_rows
-from cloister.store.service import Change
+from cloister.store.requests import list_requests
+from cloister.store.service import Change, Store
 from cloister.store.types import KillSwitch
 
 RULES = """
@@ -209,6 +212,19 @@ async def test_a_request_survives_a_restart(lab: World) -> None:
     await bea.ok("POST", f"/requests/{request.id}/approve", json={"note": "ok"})
     state = await asyncio.to_thread(load_state, lab.running.store, lab.running.state.keyring)
     assert list(state.requests) == list(lab.running.state.requests)
+
+
+async def test_case_96_what_was_approved_before_a_restore_is_approved_no_more(lab: World, tmp_path: Path) -> None:
+    """It may have been taken back since: the backup does not know."""
+    ada, bea = await _world(lab)
+    request = await _ask(ada)
+    assert isinstance(request, Requested)
+    await bea.ok("POST", f"/requests/{request.id}/approve", json={})
+    write_backup(lab.running.settings.data, tmp_path / "backup")
+    await bea.ok("POST", f"/requests/{request.id}/deny", json={})
+    restore_backup(tmp_path / "backup", tmp_path / "again", int(lab.clock()))
+    with Store.open(tmp_path / "again" / DATABASE) as store, store.read() as connection:
+        assert [known.state for known in list_requests(connection)] == ["denied"]
 
 
 async def test_what_was_asked_long_ago_is_forgotten_so_that_others_may_ask(lab: World) -> None:
