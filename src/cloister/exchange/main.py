@@ -183,7 +183,9 @@ class ExchangeProcess:
             writer,
             clock,
         )
-        programs = make_programs(settings, state, book, verifier, changes, enrolment, administration, issuers, store, writer, clock)
+        programs = make_programs(
+            settings, state, book, verifier, changes, enrolment, administration, issuers, noting, store, writer, clock
+        )
         reception = Reception(
             settings,
             core,

@@ -14,7 +14,7 @@ from cloister.exchange.errors import Refusal
 from cloister.exchange.main import ExchangeProcess
 from cloister.exchange.settings import Limits, Settings
 from cloister.exchange.signin.attempts import MAX_PER_SOURCE, Pending, PendingAttempts
-from cloister.model.messages.from_agent import Explain, Idle, WantSession
+from cloister.model.messages.from_agent import Explain, Idle, Prove, WantSession
 from cloister.model.messages.from_exchange import Enrolled, Refused, Session
 from cloister.store import agents as agent_rows
 from cloister.store import audit as audit_rows
@@ -126,6 +126,19 @@ async def test_case_98_strangers_push_nothing_out_of_the_audit(tmp_path: Path) -
     lab.clock.offset += 61
     assert isinstance(await lab.agent("client").enrol_by_key("cloister-key-1.nothing"), Refused)
     assert len(await noted()) == 11
+    await end_world(lab, stack)
+
+
+async def test_case_98_a_client_pushes_nothing_out_of_the_audit(tmp_path: Path) -> None:
+    """Whoever is signed in may send as many proofs that prove nothing as a link takes."""
+    stack: Stack = []
+    lab = await _with(tmp_path, Limits(refusals_noted_per_source=5, refusals_noted=100), stack)
+    ada = await lab.client("ada")
+    for _ in range(8):
+        ada.send(Prove(token="x.y.z"))
+        assert (await ada.receive(Refused)).code == "message_unexpected"
+    rows = (await lab.api.ok("GET", "/audit", params={"limit": 1000}))["entries"]
+    assert len([row for row in rows if row["action"] == "agent.prove"]) == 5
     await end_world(lab, stack)
 
 

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Mapping
 
+from cloister.exchange.attempts import Noting
 from cloister.exchange.errors import Refusal
 from cloister.exchange.links import LiveLink
 from cloister.exchange.state import Reported, State
@@ -27,8 +28,9 @@ log = logging.getLogger("cloister.exchange")
 class Clusters:
     """Takes reports. One at a time: what a report is compared with is what the one before has left."""
 
-    def __init__(self, state: State, store: Store, writer: Writer, clock: Callable[[], float]) -> None:
+    def __init__(self, state: State, noting: Noting, store: Store, writer: Writer, clock: Callable[[], float]) -> None:
         self._state = state
+        self._noting = noting
         self._store = store
         self._writer = writer
         self._clock = clock
@@ -40,8 +42,10 @@ class Clusters:
             try:
                 await self._take(link, report)
             except Refusal as refusal:
-                entry = self._entry(link, "", refusal.code, {"why": refusal.message})
-                await self._writer.run(lambda: self._store.record(entry))
+                detail = self._noting.detail(link.source, self._clock())
+                if detail is not None:
+                    entry = self._entry(link, "", refusal.code, {"why": refusal.message, **detail})
+                    await self._writer.run(lambda: self._store.record(entry))
                 return KeysTaken(code=refusal.code, message=refusal.message[:1024])
         return KeysTaken()
 

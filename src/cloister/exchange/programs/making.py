@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cloister.exchange.administration import Administration
+from cloister.exchange.attempts import Noting
 from cloister.exchange.book import SessionBook
 from cloister.exchange.changes import Changes
 from cloister.exchange.enrol import Enrolment
@@ -35,12 +36,15 @@ def make_programs(
     enrolment: Enrolment,
     administration: Administration,
     issuers: IssuerKeys,
+    noting: Noting,
     store: Store,
     writer: Writer,
     clock: Callable[[], float],
 ) -> ProgramParts:
     delegations = Delegations(settings, state, changes, clock)
     proofs = Proofs(state, issuers, delegations, clock)
-    service = Programs(settings, state, book, verifier, enrolment, administration, proofs, delegations, store, writer, clock)
+    service = Programs(
+        settings, state, book, verifier, enrolment, administration, proofs, delegations, noting, store, writer, clock
+    )
     changes.on_proofs_changed = service.end_unvouched
-    return ProgramParts(service, delegations, Clusters(state, store, writer, clock))
+    return ProgramParts(service, delegations, Clusters(state, noting, store, writer, clock))

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 
 from cloister.exchange.administration import Administration
-from cloister.exchange.attempts import Attempts
+from cloister.exchange.attempts import Attempts, Noting
 from cloister.exchange.book import SessionBook
 from cloister.exchange.enrol import Enrolment, vouching_fields
 from cloister.exchange.errors import Refusal
@@ -37,6 +37,7 @@ class Programs:
         administration: Administration,
         proofs: Proofs,
         delegations: Delegations,
+        noting: Noting,
         store: Store,
         writer: Writer,
         clock: Callable[[], float],
@@ -49,6 +50,7 @@ class Programs:
         self._administration = administration
         self._proofs = proofs
         self._delegations = delegations
+        self._noting = noting
         self._store = store
         self._writer = writer
         self._clock = clock
@@ -81,8 +83,11 @@ class Programs:
         try:
             return await self._prove(link, request)
         except Refusal as refusal:
-            entry = AuditEntry(int(self._clock()), Actor(f"agent:{link.agent}", link.source), "agent.prove", "", code=refusal.code)
-            await self._writer.run(lambda: self._store.record(entry))
+            detail = self._noting.detail(link.source, self._clock())
+            if detail is not None:
+                actor = Actor(f"agent:{link.agent}", link.source)
+                entry = AuditEntry(int(self._clock()), actor, "agent.prove", "", detail, refusal.code)
+                await self._writer.run(lambda: self._store.record(entry))
             raise
 
     async def _prove(self, link: LiveLink, request: Prove) -> Proved:
