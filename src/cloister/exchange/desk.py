@@ -10,7 +10,7 @@ from cloister.exchange.links import LiveLink, Switchboard
 from cloister.exchange.writer import Writer
 from cloister.model.messages.common import Message
 from cloister.model.messages.from_exchange import Refused, Renewed
-from cloister.model.reasons import REASONS, Code
+from cloister.model.reasons import Code
 from cloister.store.service import Store
 from cloister.store.types import Actor, AuditEntry
 from cloister.trust.certificates import LEAF_SECONDS
@@ -30,10 +30,8 @@ class Desk:
         self._tasks: set[asyncio.Task[None]] = set()
         self.on_ended: Callable[[LiveLink], None] = lambda _link: None
 
-    def refuse(self, link: LiveLink, code: Code, message: str = "", ref: int | None = None) -> None:
-        reason = REASONS[code]
-        text = (message or reason.message)[:1024]
-        self._switchboard.send(link, Refused(ref=ref, code=code, message=text, remedy=reason.remedy))
+    def refuse(self, link: LiveLink, code: Code) -> None:
+        self._refuse(link, Refusal(code), None)
 
     def refuse_and_end(self, link: LiveLink, code: Code) -> None:
         self.refuse(link, code)
@@ -72,7 +70,7 @@ class Desk:
                 entry = self._entry("", link.source, "agent.enrol", "", refusal.code)
                 if entry is not None:
                     await self._writer.run(lambda: self._store.record(entry))
-            self.refuse(link, refusal.code, refusal.message, ref)
+            self._refuse(link, refusal, ref)
             return
         except Exception:
             log.exception("link %d could not be answered", link.number)
@@ -82,6 +80,10 @@ class Desk:
             link.not_after = int(self._clock()) + LEAF_SECONDS
         if answer is not None:
             self._switchboard.send(link, answer)
+
+    def _refuse(self, link: LiveLink, refusal: Refusal, ref: int | None) -> None:
+        told = Refused(ref=ref, code=refusal.code, message=refusal.message[:1024], remedy=refusal.remedy[:1024])
+        self._switchboard.send(link, told)
 
     def _entry(self, actor: str, source: str, action: str, target: str, code: Code) -> AuditEntry | None:
         """None if this source, or all together, are refused too often for each to be written down."""

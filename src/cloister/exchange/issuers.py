@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cloister.exchange.errors import Refusal
-from cloister.exchange.outgoing import PUBLIC, Outgoing, Reach, check_url
+from cloister.exchange.outgoing import PUBLIC, Outgoing, Reach, check_url, shown_url
 from cloister.identity.tokens.jws import peek_kid
 from cloister.identity.tokens.keys import KeySet, KeysUnusable
 from cloister.identity.tokens.types import Expected, VerifiedClaims
@@ -165,7 +165,12 @@ def _description_url(issuer: Issuer) -> str:
 def check_metadata(issuer: Issuer, metadata: Mapping[str, Any]) -> None:
     """The description is of this very issuer, and its endpoints stand where they may (case 9). Raises Refusal."""
     if metadata.get("issuer") != issuer.issuer:
-        raise Refusal(Code.PROVIDER_MISMATCH, f"the description of `{issuer.issuer}` says that it is of another issuer")
+        said = shown_url(str(metadata.get("issuer", "")))
+        raise Refusal(
+            Code.PROVIDER_MISMATCH,
+            f"the description of `{issuer.issuer}` says that its issuer is `{said}`",
+            "write `issuer` exactly as the provider does, down to the last `/`",
+        )
     own = check_url(issuer.issuer, issuer.reach)
     for name in _ENDPOINTS:
         if name not in metadata and name != "jwks_uri":

@@ -234,4 +234,8 @@ async def _resolve(host: str, port: int) -> list[str]:
 def _why(error: httpx.HTTPError) -> str:
     if "CERTIFICATE_VERIFY_FAILED" in str(error):
         return "its certificate is not trusted"
-    return type(error).__name__
+    if "SSL" in str(error):
+        return "it does not speak TLS as it should"
+    if isinstance(error, httpx.TimeoutException):
+        return "it does not answer in time"
+    return "the connection fails" if isinstance(error, httpx.ConnectError) else "the connection ended"

@@ -139,6 +139,8 @@ async def test_case_09_discovery_of_somebody_else_is_refused(provider: Provider,
     with pytest.raises(Refusal) as refused:
         await provider.keys.check(provider.issuer)
     assert refused.value.code == code
+    said = changes.get("issuer")
+    assert not isinstance(said, str) or f"`{said}`" in refused.value.message
     with pytest.raises(Refusal):
         await provider.keys.metadata(provider.issuer)
     assert provider.service.count("/jwks") == 0

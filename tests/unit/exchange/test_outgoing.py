@@ -174,6 +174,14 @@ def test_what_is_shown_of_a_url_holds_no_query() -> None:
     assert shown_url("https://idp.example/x?code=secret#y") == "https://idp.example/x"
 
 
+async def test_a_service_that_cannot_be_reached_is_told_in_words(service: Outside) -> None:
+    plain = f"http{service.url.removeprefix('https')}/x"
+    said = await refused(Code.OUTGOING_FAILED, plain, service.reach)
+    assert not any(name in said.message for name in ("Error", "Timeout")), said.message
+    said = await refused(Code.OUTGOING_FAILED, f"https://{HOST}:1/x", service.reach)
+    assert said.message == f"`https://{HOST}:1/x` cannot be reached: the connection fails"
+
+
 async def test_an_unreadable_ca_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "no.pem").write_text("nothing")
     for path in (tmp_path / "no.pem", tmp_path / "absent.pem"):

@@ -159,8 +159,9 @@ async def _page(work: Callable[[], Awaitable[Response]]) -> Response:
 
 
 def _sentence(text: str) -> str:
+    """With a capital letter, unless it begins with a name or a URL."""
     plain = text.replace("`", "")
-    return f"{plain[:1].upper()}{plain[1:]}." if plain else ""
+    return f"{plain[0] if text[0] == '`' else plain[0].upper()}{plain[1:]}." if plain else ""
 
 
 def _answer(page: Page, cookie: str | None = None) -> Response:

@@ -22,6 +22,7 @@ from cloister.model.providers import IdentityProvider
 from cloister.model.reasons import Code
 
 FORM = "application/x-www-form-urlencoded"
+CLIENT_REFUSED = frozenset({"invalid_client", "unauthorized_client"})  # RFC 6749, section 5.2
 
 
 class OidcClient:
@@ -67,6 +68,8 @@ class OidcClient:
         """The code in the answer for an ID token, and that for a person. Raises TokenRefused and Refusal."""
         code = read_answer(pairs, provider.document.issuer, await self.metadata(provider))
         status, said = await self._post(provider, "token_endpoint", token_request(code, redirect_uri, made.verifier))
+        if status == 401 or said.get("error") in CLIENT_REFUSED:
+            raise _client_refused(provider)
         if status != 200:
             raise TokenRefused(Code.SIGN_IN_FAILED, "the provider did not accept the code that it gave")
         return await self._read_person(provider, said, made.nonce, wish)
@@ -79,6 +82,8 @@ class OidcClient:
         fields = {"scope": " ".join(provider.document.scopes), **wish_fields(wish)}
         fields |= {"code_challenge": challenge(verifier), "code_challenge_method": "S256"}
         status, said = await self._post(provider, "device_authorization_endpoint", fields)
+        if status == 401 or said.get("error") == "invalid_client":
+            raise _client_refused(provider)
         if status != 200:
             raise Refusal(
                 Code.SIGN_IN_FAILED, f"`{provider.name}` does not let this client sign in devices", "ask its administrator"
@@ -133,6 +138,14 @@ class OidcClient:
         url = str(metadata[endpoint])
         got = await self._outgoing.send("POST", url, reach_of(provider), headers=headers, content=urlencode(body).encode())
         return got.status, got.json()
+
+
+def _client_refused(provider: Provider) -> Refusal:
+    return Refusal(
+        Code.SIGN_IN_FAILED,
+        f"`{provider.name}` does not accept the client `{provider.document.client_id}` or its secret",
+        "ask your administrator to compare `client_id` and the client secret with the provider's",
+    )
 
 
 def issuer_of(provider: Provider) -> Issuer:

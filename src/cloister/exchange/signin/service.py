@@ -314,7 +314,9 @@ class SignIns:
     def provider(self, name: str) -> Provider:
         found = next((provider for provider in self.providers() if provider.name == name), None)
         if found is None:
-            raise Refusal(Code.SIGN_IN_FAILED, f"there is no identity provider `{name}`", "ask your administrator")
+            there = ", ".join(f"`{provider.name}`" for provider in self.providers())
+            remedy = f"choose {there}" if there else "ask your administrator"
+            raise Refusal(Code.SIGN_IN_FAILED, f"there is no identity provider `{name}`", remedy)
         return found
 
     async def reachable(self, pending: Pending) -> tuple[list[str], list[str]]:

@@ -188,6 +188,25 @@ async def test_groups_are_mapped_by_the_document_and_by_nothing_else(corp: SignI
     assert corp.world.running.state.membership.groups_of("user", "corp.ada") == {"researchers"}
 
 
+async def test_a_secret_that_the_provider_does_not_accept_is_told_as_that(corp: SignInLab) -> None:
+    await corp.world.api.ok("PUT", "/identity-providers/corp/secret", json={"secret": "another one"})
+    terminal = await corp.offer()
+    page = await corp.walk(terminal.started)
+    assert "corp does not accept the client corp or its secret" in page.text
+    told = await terminal.outcome()
+    assert isinstance(told, Refused)
+    assert told.remedy == "ask your administrator to compare `client_id` and the client secret with the provider's"
+
+
+async def test_who_names_a_provider_that_is_not_there_is_told_which_are(corp: SignInLab) -> None:
+    agent = corp.world.agent("client")
+    agent.link = agent.core.dial_link(agent.address, role=None, root_sha256=agent.root_sha256)
+    await agent.until(lambda: agent.up or None)
+    agent.send(EnrolBySignIn(provider="nobody", method="browser", csr=agent.csr(), hostname="laptop"))
+    told = await agent.receive(Refused)
+    assert (told.message, told.remedy) == ("there is no identity provider `nobody`", "choose `corp`")
+
+
 async def test_who_is_in_a_group_by_a_sign_in_stays_when_its_document_is_applied_again(corp: SignInLab) -> None:
     document, group = (
         corp.idp.document(groups={"claim": "groups", "map": {"science": "researchers"}}),
