@@ -144,6 +144,7 @@ def test_applying_twice_changes_nothing(lab: Lab, admin: Client) -> None:
         "deleted": [],
         "dry_run": False,
         "generation": 0,
+        "notices": [],
     }
 
 

@@ -191,6 +191,8 @@ def apply(
             print(f"{'would be ' if dry_run else ''}{verb}: {clean(name)}")
     if not any(answer[verb] for verb in ("created", "changed", "deleted")):
         print("nothing to change")
+    for notice in answer["notices"]:
+        print(f"notice: {clean(notice)}", file=sys.stderr)
 
 
 def _read_bundle(file: str) -> bytes:

@@ -55,6 +55,7 @@ class Applied:
     changed: tuple[Key, ...]
     deleted: tuple[Key, ...]
     generation: int
+    notices: tuple[str, ...] = ()  # what is written and will not work as things are now
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,7 @@ class Changes:
         self._lock = asyncio.Lock()
         self.on_proofs_changed: Callable[[], None] = lambda: None
         self.on_principals_gone: Callable[[AbstractSet[str]], None] = lambda _ids: None
-        self.check_provider: Callable[[IdentityProvider], Awaitable[None]] | None = None
+        self.check_provider: Callable[[IdentityProvider], Awaitable[str]] | None = None
 
     # ------------------------------------------------------------ documents
 
@@ -127,13 +128,14 @@ class Changes:
         """Write every document of a bundle, or none. Who is in a group by a sign-in or a directory stays in it. `expected` is the generation that
         the caller has seen (case 90)."""
         parsed = await self.read(text)
-        await self._check_providers(parsed.documents)
+        notices = await self._check_providers(parsed.documents)
 
         def draft() -> Draft:
             self._check_expected(parsed.documents, (), expected, must_exist=None)
             return Draft(with_said_members(self._state, parsed.documents), origins=parsed.origins)
 
-        return await self.edit(actor, "documents.apply", draft, dry_run=dry_run)
+        applied = await self.edit(actor, "documents.apply", draft, dry_run=dry_run)
+        return dataclasses.replace(applied, notices=notices)
 
     async def read(self, text: bytes) -> ParseResult:
         parsed = await asyncio.to_thread(parse_documents, text, "")
@@ -261,13 +263,16 @@ class Changes:
 
     # ------------------------------------------------------------
 
-    async def _check_providers(self, documents: Sequence[Document]) -> None:
-        """Identity providers that are new or changed are asked whether they are who the document says (case 9), before anything waits for them."""
+    async def _check_providers(self, documents: Sequence[Document]) -> tuple[str, ...]:
+        """Identity providers that are new or changed are asked whether they are who the document says (case 9), before anything waits for them.
+        What is to be said of those that could not be asked."""
+        notices = []
         for document in documents:
             if isinstance(document, IdentityProvider) and self.check_provider is not None:
                 known = self._state.find(document.kind, document.name)
                 if known is None or known.fields != to_fields(document):
-                    await self.check_provider(document)
+                    notices.append(await self.check_provider(document))
+        return tuple(filter(None, notices))
 
     def _check_expected(
         self, documents: Sequence[Document], delete: Sequence[Key], expected: int | None, *, must_exist: bool | None

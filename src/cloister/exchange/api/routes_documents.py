@@ -116,4 +116,5 @@ def _applied(applied: AppliedChange, *, dry_run: bool) -> Applied:
         deleted=names(applied.deleted),
         generation=applied.generation,
         dry_run=dry_run,
+        notices=list(applied.notices),
     )

@@ -87,6 +87,7 @@ class Applied(Form):
     deleted: list[str]
     generation: int
     dry_run: bool
+    notices: list[str]
 
 
 class UserCreate(Form):

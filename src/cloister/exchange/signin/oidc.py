@@ -49,15 +49,20 @@ class OidcClient:
         await self._issuers.check(issuer_of(provider))
         await self.metadata(provider)
 
-    async def check_document(self, document: IdentityProvider) -> None:
-        """Refuse a document that contradicts its provider. One that cannot be asked right now is let through: it is asked again at each sign-in."""
+    async def check_document(self, document: IdentityProvider) -> str:
+        """Refuse a document that contradicts its provider. One that cannot be asked right now, or without its secret, is let through, and what is
+        wrong is the answer: both are looked at again at each sign-in."""
         if document.protocol != "oidc" or document.disabled:
-            return
+            return ""
         try:
             await self.check(Provider("", document))
+            if document.client_secret_file is not None:
+                await self._secrets.read("", document)
         except Refusal as refusal:
             if refusal.code in (Code.PROVIDER_MISMATCH, Code.URL_FORBIDDEN):
                 raise
+            return f"{refusal.message}; {refusal.remedy}"
+        return ""
 
     async def send_url(self, provider: Provider, redirect_uri: str, made: Secrets, wish: Wish) -> str:
         return authorization_url(provider.document, await self.metadata(provider), redirect_uri, made, wish)

@@ -207,6 +207,17 @@ async def test_who_names_a_provider_that_is_not_there_is_told_which_are(corp: Si
     assert (told.message, told.remedy) == ("there is no identity provider `nobody`", "choose `corp`")
 
 
+async def test_who_describes_a_provider_that_does_not_answer_or_a_secret_that_is_not_there_is_told(corp: SignInLab) -> None:
+    assert (await corp.world.apply(corp.idp.document(display="nickname")))["notices"] == []
+    nowhere = "http://127.0.0.1:1"
+    assert (await corp.world.apply(corp.idp.document("other", issuer=nowhere)))["notices"] == [
+        f"`{nowhere}/.well-known/openid-configuration` cannot be reached: the connection fails; look at that service; it is tried again"
+    ]
+    assert (await corp.world.apply(corp.idp.document("third", client_secret_file="/no/such/file")))["notices"] == [
+        "the client secret of `third` cannot be read; check `client_secret_file` on the exchange"
+    ]
+
+
 async def test_who_is_in_a_group_by_a_sign_in_stays_when_its_document_is_applied_again(corp: SignInLab) -> None:
     document, group = (
         corp.idp.document(groups={"claim": "groups", "map": {"science": "researchers"}}),
