@@ -132,8 +132,9 @@ def test_a_source_outside_is_set_up_and_heard_over_the_command_line(world: World
     world.lab.apply("{kind: device, name: laptop, owner: ada}")
     with_client = ada.proxy()
     device = ada.json("status")["device"]
-    world.lab.call("PUT", f"/agents/{device}/device", {"device": "laptop"})
-    world.lab.call("POST", "/users", {"name": "mdm-service"})
+    assert admin.run("device", "add-client", "laptop", device).returncode == 0
+    assert [agent["device"] for agent in admin.json("get", "agents") if agent["id"] == device] == ["laptop"]
+    assert admin.run("create", "user", "mdm-service", "--no-password").returncode == 0
     token = admin.run("device", "token", "mdm", "--account", "mdm-service").stdout.decode().strip()
     answer = httpx.put(
         f"https://{world.lab.exchange.address}/api/v1/devices/laptop/facts/mdm",
@@ -152,6 +153,8 @@ def test_a_source_outside_is_set_up_and_heard_over_the_command_line(world: World
     assert set_again.returncode == 0, set_again.stderr
     seen = admin.json("device", "facts", device, "--client")["facts"]
     assert ("mdm", "compliant", "false") in [(fact["source"], fact["name"], fact["value"]) for fact in seen]
+    assert admin.run("device", "remove-client", device).returncode == 0
+    assert admin.json("device", "facts", "laptop")["clients"] == []
     with_client.process.end()
 
 

@@ -191,7 +191,7 @@ def apply(
             print(f"{'would be ' if dry_run else ''}{verb}: {clean(name)}")
     if not any(answer[verb] for verb in ("created", "changed", "deleted")):
         print("nothing to change")
-    for notice in answer["notices"]:
+    for notice in answer.get("notices", ()):  # an exchange of before says none
         print(f"notice: {clean(notice)}", file=sys.stderr)
 
 
@@ -222,12 +222,19 @@ def create_user(
     display: Annotated[str | None, typer.Option("--display", metavar="TEXT", help="The name that people see.")] = None,
     role: Annotated[AccountRole, typer.Option("--role", help="What the account may do in the API.")] = AccountRole.USER,
     password_stdin: Annotated[bool, typer.Option("--password-stdin", help="Read the password from standard input.")] = False,
+    no_password: Annotated[
+        bool, typer.Option("--no-password", help="For a service that gets a token of its own: it cannot sign in.")
+    ] = False,
     group: Annotated[list[str] | None, typer.Option("--group", metavar="NAME", help="Join this group; may be repeated.")] = None,
     state: State = None,
     as_json: Json = False,
 ) -> None:
     """Make a local account."""
-    body: dict[str, Any] = {"name": name, "role": role.value, "password": read_password(from_stdin=password_stdin)}
+    if no_password and password_stdin:
+        raise ClientError("argument_invalid", "`--no-password` and `--password-stdin` contradict each other", "leave one out")
+    body: dict[str, Any] = {"name": name, "role": role.value}
+    if not no_password:
+        body["password"] = read_password(from_stdin=password_stdin)
     if display is not None:
         body["display"] = display
     with open_api(state) as api:

@@ -53,6 +53,11 @@ _DOCUMENTS = frozenset(
         Kind.SIGNAL_TRANSMITTERS,
     }
 )
+_DEFAULTS: dict[Kind, dict[str, object]] = {
+    Kind.SEGMENTS: {"protocol": "tcp"},
+    Kind.IDENTITY_PROVIDERS: {"protocol": "oidc"},
+    Kind.SIGNAL_TRANSMITTERS: {"delivery": "push"},
+}
 _COLUMNS: dict[Kind, tuple[str, ...]] = {
     Kind.SEGMENTS: ("name", "hosts", "ports", "protocol", "groups", "labels"),
     Kind.CONNECTOR_GROUPS: ("name", "suffixes", "networks", "labels"),
@@ -69,7 +74,19 @@ _COLUMNS: dict[Kind, tuple[str, ...]] = {
     Kind.NETWORKS: ("name", "networks", "labels"),
     Kind.SIGNAL_TRANSMITTERS: ("name", "delivery", "issuer", "events"),
     Kind.KEYS: ("id", "role", "group", "principal", "uses", "max_uses", "expires_at", "revoked_at", "note"),
-    Kind.AGENTS: ("id", "role", "principal", "actor", "group", "hostname", "up", "sessions", "last_seen_at", "revoked_at"),
+    Kind.AGENTS: (
+        "id",
+        "role",
+        "principal",
+        "actor",
+        "group",
+        "hostname",
+        "device",
+        "up",
+        "sessions",
+        "last_seen_at",
+        "revoked_at",
+    ),
     Kind.SESSIONS: ("id", "principal", "actor", "client", "segment", "rules", "connectors", "opened_at", "idle"),
     Kind.KILL_SWITCHES: ("id", "scope", "target", "reason", "created_by", "expires_at"),
     Kind.RECORDS: ("at", "kind", "principal_name", "segment_name", "host", "port", "in", "out", "code"),
@@ -115,8 +132,8 @@ def get(
 def _flat(kind: Kind, item: dict[str, Any]) -> dict[str, Any]:
     if kind not in _DOCUMENTS:
         return item
-    defaults = {"protocol": "tcp"} if kind is Kind.SEGMENTS else {}
-    return {"id": item["id"], **defaults, **item["document"]}
+    disabled = {"disabled": False} if "disabled" in _COLUMNS[kind] else {}
+    return {"id": item["id"], **_DEFAULTS.get(kind, {}), **disabled, **item["document"]}
 
 
 def _shown(column: str, value: object) -> object:

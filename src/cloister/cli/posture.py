@@ -25,6 +25,8 @@ def add_to(app: typer.Typer) -> None:
         "set-facts", epilog="Example: cloister device set-facts anna-laptop --source mdm --fact compliant=true --lasts 8h"
     )(set_facts)
     device.command("token", epilog="Example: cloister device token mdm --account mdm-service")(create_token)
+    device.command("add-client", epilog="Example: cloister device add-client anna-laptop 0123456789abcdef")(add_client)
+    device.command("remove-client", epilog="Example: cloister device remove-client 0123456789abcdef")(remove_client)
     app.add_typer(device, name="device", rich_help_panel="For administrators")
 
 
@@ -109,6 +111,7 @@ def _print_report(found: dict[str, Any], profiles: list[dict[str, Any]], *, aske
 
 Device = Annotated[str, typer.Argument(metavar="DEVICE", show_default=False)]
 Client = Annotated[bool, typer.Option("--client", help="DEVICE is the id of one client.")]
+ClientId = Annotated[str, typer.Argument(metavar="CLIENT", show_default=False)]
 
 
 def show_facts(device: Device, client: Client = False, state: State = None, as_json: Json = False) -> None:
@@ -161,6 +164,22 @@ def set_facts(
     with open_api(state) as api:
         answer = api.call("PUT", f"/{kind}/{path_part(device)}/facts/{path_part(source)}", {"facts": facts})
     tell_answer(answer, f"{clean(source)} says {len(facts)} facts of {clean(device)}", as_json=as_json)
+
+
+def add_client(device: Device, client: ClientId, state: State = None, as_json: Json = False) -> None:
+    """Say that a client runs on a device: what is known of the device, its owner and its labels count for it. `cloister get agents` lists clients."""
+    _set_device(client, device, f"client {clean(client)} runs on {clean(device)}", state, as_json=as_json)
+
+
+def remove_client(client: ClientId, state: State = None, as_json: Json = False) -> None:
+    """Say that a client runs on no device that is described here."""
+    _set_device(client, None, f"client {clean(client)} runs on no device", state, as_json=as_json)
+
+
+def _set_device(client: str, device: str | None, told: str, state: Path | None, *, as_json: bool) -> None:
+    with open_api(state) as api:
+        answer = api.call("PUT", f"/agents/{path_part(client)}/device", {"device": device})
+    tell_answer(answer, told, as_json=as_json)
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -51,4 +51,6 @@ def test_no_option_takes_a_secret(path: tuple[str, ...]) -> None:
     for parameter in command.params:
         for word in ("password", "secret", "token", "key"):
             if word in (parameter.name or ""):
-                assert parameter.name in {"password_stdin", "key_file", "web_key", "token_file", "token_env"}, parameter.name
+                assert parameter.name in {"password_stdin", "no_password", "key_file", "web_key", "token_file", "token_env"}, (
+                    parameter.name
+                )

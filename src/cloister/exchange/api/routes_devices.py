@@ -76,7 +76,7 @@ def _add_pushing(routes: Routes, parts: Parts) -> None:
         account = None if row is None else parts.state.accounts.get(row.id)
         if account is None or account.role != "user":
             message = f"`{form.account}` is no account with the role `user`"
-            raise Refusal(Code.REFERENCE_UNKNOWN, message, "create one for the service; it needs no password")
+            raise Refusal(Code.REFERENCE_UNKNOWN, message, "make one: `cloister create user NAME --no-password`")
         token, secret = await parts.api_tokens.create_for_source(who.actor, account.user, source, form.seconds)
         return FactSourceToken(token=secret, source=source, account=form.account, expires_at=token.expires_at)
 
