@@ -7,6 +7,7 @@ from cloister.identity.strict_json import NotStrict, read_object
 from cloister.identity.tokens.jws import open_jws
 from cloister.identity.tokens.keys import KeySet
 from cloister.identity.tokens.types import MADE_BY_VERIFY, Expected, TokenRefused, VerifiedClaims
+from cloister.model.hosts import shown
 from cloister.model.reasons import Code
 
 MAX_SUBJECT = 255
@@ -37,15 +38,17 @@ def _check(claims: dict[str, Any], expected: Expected, now: int) -> VerifiedClai
         raise TokenRefused(Code.TOKEN_ISSUER, "the token is of another issuer")
     audience = _audience(claims)
     if expected.audiences.isdisjoint(audience):
-        raise TokenRefused(Code.TOKEN_AUDIENCE, "the token is for somebody else")
+        wanted = " or ".join(f"`{shown(each)}`" for each in sorted(expected.audiences))
+        raise TokenRefused(Code.TOKEN_AUDIENCE, f"the token is for `{shown(audience[0])}`, and not for {wanted}")
     for name in sorted(expected.required):
         if name not in claims:
             raise TokenRefused(Code.TOKEN_CLAIM, f"the token has no `{name}`")
     expires, not_before, issued = (_instant(claims, name) for name in ("exp", "nbf", "iat"))
     if expires is not None and expires <= now - expected.leeway:
-        raise TokenRefused(Code.TOKEN_EXPIRED, "the token has expired")
-    if any(instant is not None and instant > now + expected.leeway for instant in (not_before, issued)):
-        raise TokenRefused(Code.TOKEN_EXPIRED, "the token is not good yet: compare the clocks")
+        raise TokenRefused(Code.TOKEN_EXPIRED, f"the token expired {now - expires} s ago")
+    begins = max(not_before or 0, issued or 0)
+    if begins > now + expected.leeway:
+        raise TokenRefused(Code.TOKEN_EXPIRED, f"the token is good in {begins - now} s only, by the clock of the exchange")
     subject = claims.get("sub", "")
     if not isinstance(subject, str) or len(subject) > MAX_SUBJECT or not subject.isprintable() or ("sub" in claims and not subject):
         raise TokenRefused(Code.TOKEN_CLAIM, "the token's `sub` is not a short line of text")

@@ -197,6 +197,21 @@ def test_case_03_time_is_checked_at_its_edges() -> None:
     refuse(str(Minted({"iat": NOW + 31})), Code.TOKEN_EXPIRED)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"aud": "other"}, f"the token is for `other`, and not for `{CLIENT}`"),
+        ({"aud": "a\u202eb`"}, f"the token is for `a\\x202eb\\x60`, and not for `{CLIENT}`"),
+        ({"exp": NOW - 100}, "the token expired 100 s ago"),
+        ({"iat": NOW + 100}, "the token is good in 100 s only, by the clock of the exchange"),
+    ],
+)
+def test_a_token_that_is_refused_is_told_with_the_value_that_is_wrong(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(TokenRefused) as refused:
+        verify(str(Minted(wrong)), keys(), expect(), NOW)
+    assert refused.value.message == said
+
+
 @pytest.mark.parametrize("value", [True, False, "9999999999", None, [], {}, -1, 1 << 53, 1e300])
 @pytest.mark.parametrize("name", ["exp", "nbf", "iat"])
 def test_case_03_an_instant_that_is_none_refuses(name: str, value: Any) -> None:
