@@ -168,7 +168,7 @@ def device_of(state: State, agent: Agent, now: int, until: dict[Aging, int]) -> 
 
 def _judge(state: State, agent: Agent, now: int) -> Judged:
     """Once for all sessions of a client, until something is reported, changed or too old."""
-    changes = tuple(map(state.evidence.changes_of, _subjects(agent)))
+    changes = tuple(map(state.evidence.changes_of, _subjects_of_facts(state, agent)))
     basis = (state.library.profiles, agent.device, owner_of(state, agent), changes)
     known = state.judged.get(agent.id)
     if known is not None and known.basis == basis and known.at <= now and (known.until is None or now < known.until):
@@ -198,7 +198,7 @@ NO_LABELS: Mapping[str, str] = {}
 def evidence_of(state: State, agent: Agent, now: int) -> dict[tuple[str, str], Observed]:
     """What is known of a client's device by source and name: of its device document, then of the client itself, and whose device it is."""
     found: dict[tuple[str, str], Observed] = {}
-    for subject in _subjects(agent):
+    for subject in _subjects_of_facts(state, agent):
         found.update(posture_of(state.evidence.of(subject).values(), state.documents))
     found[OWN_REPORT, OWNER] = Seen(owner_of(state, agent), now)
     return found
@@ -221,6 +221,11 @@ def _is_past(until: int | None, now: int) -> bool:
 def _subjects(agent: Agent) -> list[Subject]:
     own = Subject("agent", agent.id)
     return [own] if agent.device is None else [Subject("device", agent.device), own]
+
+
+def _subjects_of_facts(state: State, agent: Agent) -> list[Subject]:
+    """Without a device whose document is gone: nobody could take back any more what was said of it."""
+    return [subject for subject in _subjects(agent) if subject.kind == "agent" or subject.id in state.documents]
 
 
 def _counting(state: State, subjects: Iterable[Subject]) -> list[EvidenceRow]:

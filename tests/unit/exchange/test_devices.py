@@ -380,6 +380,20 @@ async def test_what_a_source_says_opens_and_what_it_says_no_more_ends(lab: World
     assert "is too old" in (await ada.receive(EndSession)).message
 
 
+async def test_what_was_said_of_a_device_goes_with_its_document(lab: World) -> None:
+    """Nobody could take it back any more: neither the source nor an administrator finds the device."""
+    ada = await _enrolled_laptop(lab)
+    assert await _push(lab, await _source_token(lab), "/devices/laptop/facts/mdm", {"name": "compliant", "value": True}) == 200
+    session = await _want(ada, 1)
+    assert isinstance(session, Session)
+    await lab.api.ok("DELETE", "/devices/laptop")
+    end = await ada.receive(EndSession)
+    assert end.sessions == [session.session]
+    assert (await _want(ada, 2)).code == Code.CONDITION_FAILED
+    await lab.apply("{kind: device, name: laptop}")  # another one, made anew under the name
+    assert (await _want(ada, 3)).code == Code.CONDITION_FAILED
+
+
 async def test_a_client_cannot_say_what_a_source_says(lab: World) -> None:
     ada = await _enrolled_laptop(lab)
     _report(lab, ada, {"compliant": "true", "mdm/compliant": "true"})
