@@ -241,7 +241,7 @@ def _switches_of(state: State, agent: Agent | None = None, device: DeviceFacts |
     if agent is not None and device is not None:
         pairs = [switch.target.partition("/") for switch in switches if switch.scope == "session"]
         segments |= {segment for client, _, segment in pairs if client == agent.id}
-        devices |= {device.id} if agent.id in devices else set()
+        devices |= {device.id} if not devices.isdisjoint({agent.id, agent.device}) else set()
     return Switches(
         everything=any(switch.scope == "all" for switch in switches),
         principals=frozenset(switch.target for switch in switches if switch.scope == "user"),

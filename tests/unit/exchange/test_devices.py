@@ -394,6 +394,19 @@ async def test_what_was_said_of_a_device_goes_with_its_document(lab: World) -> N
     assert (await _want(ada, 3)).code == Code.CONDITION_FAILED
 
 
+async def test_case_96_a_device_that_is_switched_off_stays_off_when_its_document_goes(lab: World) -> None:
+    ada = await _enrolled_laptop(lab)
+    await _rule(lab, "{strength: password}")
+    switch = await lab.api.ok("POST", "/kill-switches", json={"scope": "device", "target": "laptop", "reason": "stolen"})
+    assert "stolen" in (await _want(ada, 1)).message
+    await lab.api.ok("DELETE", "/devices/laptop")
+    refused = await _want(ada, 2)
+    assert refused.code == Code.KILL_SWITCH
+    assert "stolen" in refused.message
+    await lab.api.ok("DELETE", f"/kill-switches/{switch['id']}")
+    assert isinstance(await _want(ada, 3), Session)
+
+
 async def test_a_client_cannot_say_what_a_source_says(lab: World) -> None:
     ada = await _enrolled_laptop(lab)
     _report(lab, ada, {"compliant": "true", "mdm/compliant": "true"})
