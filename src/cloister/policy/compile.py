@@ -54,11 +54,14 @@ class Answer:
 
 
 class CompiledPolicy:
-    """Rules and segments of one generation. Immutable: a change makes a new one. `answers` are those known so far, by what their questions read."""
+    """Rules and segments of one generation. Immutable: a change makes a new one. `answers` are those known so far, by what their questions read;
+    `alone` are the conditions of rules, each parsed as a policy of its own, that were explained so far.
+    """
 
     def __init__(self, segments: Mapping[SegmentId, Segment], rules: Mapping[RuleId, Rule], generation: Generation) -> None:
         self.generation = generation
         self.answers: dict[Hashable, Answer] = {}
+        self.alone: dict[tuple[RuleId, SegmentId], PolicySet] = {}
         self.segments = dict(segments)
         ids = {segment.name: id for id, segment in segments.items()}
         self.rules = {id: _compile_rule(id, rule, ids) for id, rule in sorted(rules.items())}

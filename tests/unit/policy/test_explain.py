@@ -47,6 +47,22 @@ def test_a_person_is_told_in_one_sentence(rules: str, message: str) -> None:
     assert explained.remedy or explained.decision.allowed
 
 
+def test_conditions_are_parsed_for_the_first_explanation_and_for_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks again and again why they are refused keeps nobody else from being answered."""
+    policy = policy_of(rule("permit", "{strength: mfa}") + rule("permit", "{device: {site: lab}}", name="near"))
+    first = explain(policy, WEAK, SEGMENT, NOW)
+    monkeypatch.setattr("cloister.policy.explain.PolicySet", lambda *_: pytest.fail("parsed again"))
+    assert explain(policy, WEAK, SEGMENT, NOW) == first
+    assert explain(policy, replace(WEAK, sign_in=SignIn(NOW, "mfa")), SEGMENT, NOW).decision.allowed
+
+
+def test_what_is_kept_parsed_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cloister.policy.explain.MAX_ALONE", 1)
+    policy = policy_of(rule("permit", "{strength: mfa}") + rule("permit", "{device: {site: lab}}", name="near"))
+    explain(policy, WEAK, SEGMENT, NOW)
+    assert len(policy.alone) == 1
+
+
 def test_an_administrator_sees_each_rule_and_what_failed() -> None:
     policy = policy_of(rule("permit", "{strength: mfa, device: {site: home}}") + rule("forbid", ERROR, name="broken"))
     explained = explain(policy, WEAK, Destination(Host("jupyter.lab"), 8888), NOW)
