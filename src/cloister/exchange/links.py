@@ -32,6 +32,7 @@ class LiveLink:
     draining: bool = False
     advertised: str | None = None
     messages: int = 0  # in the window that started at `window`
+    explanations: int = 0  # in the same window
     window: float = 0.0
     health: dict[str, SegmentHealth] = field(default_factory=dict)
     quiet: frozenset[str] = frozenset()  # sessions that this connector says are idle
@@ -52,9 +53,14 @@ class LiveLink:
     def count_message(self, now: float) -> int:
         """Messages in this window, the one that just came included."""
         if now - self.window >= WINDOW_SECONDS:
-            self.window, self.messages = now, 0
+            self.window, self.messages, self.explanations = now, 0, 0
         self.messages += 1
         return self.messages
+
+    def count_explanation(self) -> int:
+        """Explanations that the peer asked for or caused in this window, this one included."""
+        self.explanations += 1
+        return self.explanations
 
     @property
     def source(self) -> str:

@@ -34,6 +34,7 @@ from cloister.trust.types import TicketClaims
 DUE_PER_TURN = 100  # sessions that the clock has looked at between two turns of the loop
 RETRY_SECONDS = 2.0  # a session that could not be renewed is looked at again
 QUESTIONS_PER_CLIENT = 64
+EXPLAINED_TO_LINK = 100  # answers in ten seconds that say to one client what failed; beyond, the reason alone
 EXPLAINED = 100  # sessions ended within a second that are each told what failed; beyond, the reason alone
 
 
@@ -118,7 +119,9 @@ class Sessions:
             if len(mine) >= QUESTIONS_PER_CLIENT:
                 del self._questions[mine[0]]
             self._questions[link.number, message.ref] = _Question(link, message, until, decision.code)
-        self._refuse(link, message.ref, decision.code, self._why(link.agent, facts, decision, decision.segment)[0])
+        is_told = decision.code not in _EXPLAINED or link.count_explanation() <= EXPLAINED_TO_LINK
+        why = self._why(link.agent, facts, decision, decision.segment)[0] if is_told else ""
+        self._refuse(link, message.ref, decision.code, why)
 
     def _why(self, client: str, facts: Facts, decision: Decision, segment: str | None) -> tuple[str, frozenset[str]]:
         """What failed, in words, for a person who may know of the segment, and the conditions that did; empty: the reason of the code says it all."""
@@ -169,6 +172,9 @@ class Sessions:
                 self._writer.put(session)
 
     def explain(self, link: LiveLink, message: Explain) -> None:
+        if link.count_explanation() > EXPLAINED_TO_LINK:
+            self._refuse(link, message.ref, Code.TOO_MANY_ATTEMPTS)
+            return
         self._switchboard.send(link, self.explain_for(self._state.agents[link.agent], message))
 
     def explain_for(self, agent: Agent, message: Explain) -> Explained:

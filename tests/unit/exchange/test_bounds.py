@@ -11,11 +11,14 @@ from tests.unit.exchange.conftest import World, end_world, eventually, furnish, 
 
 from cloister.exchange.attempts import Attempts, group_of
 from cloister.exchange.errors import Refusal
+from cloister.exchange.links import WINDOW_SECONDS
 from cloister.exchange.main import ExchangeProcess
+from cloister.exchange.sessions import EXPLAINED_TO_LINK
 from cloister.exchange.settings import Limits, Settings
 from cloister.exchange.signin.attempts import MAX_PER_SOURCE, Pending, PendingAttempts
 from cloister.model.messages.from_agent import Explain, Idle, Prove, WantSession
-from cloister.model.messages.from_exchange import Enrolled, Refused, Session
+from cloister.model.messages.from_exchange import Enrolled, Explained, Refused, Session
+from cloister.model.reasons import Code
 from cloister.store import agents as agent_rows
 from cloister.store import audit as audit_rows
 from cloister.store.service import Store
@@ -140,6 +143,36 @@ async def test_case_98_a_client_pushes_nothing_out_of_the_audit(tmp_path: Path) 
     rows = (await lab.api.ok("GET", "/audit", params={"limit": 1000}))["entries"]
     assert len([row for row in rows if row["action"] == "agent.prove"]) == 5
     await end_world(lab, stack)
+
+
+async def test_case_33_what_a_client_is_told_of_why_is_bounded(lab: World) -> None:
+    """To say what failed costs ten times what it costs to decide: who asks again and again is told less, and nobody waits for them."""
+    await lab.apply("""
+kind: rule
+name: science-uses-jupyter
+effect: permit
+who: {groups: [science]}
+what: {segments: [jupyter]}
+when: {device: {site: lab}}
+""")
+    ada = await lab.client("ada")
+    lab.clock.freeze()
+    question = {"host": "jupyter.lab.internal", "port": 8888}
+    for ref in range(EXPLAINED_TO_LINK - 1):
+        ada.send(Explain(ref=ref, **question))
+        assert "the device is not one of the permitted ones" in (await ada.receive(Explained)).message
+    told = []
+    for ref in range(2):
+        ada.send(WantSession(ref=ref, protocol="tcp", **question))
+        refused = await ada.receive(Refused)
+        assert refused.code == Code.CONDITION_FAILED
+        told.append(": the device" in refused.message)
+    assert told == [True, False]
+    ada.send(Explain(ref=1, **question))
+    assert (await ada.receive(Refused)).code == Code.TOO_MANY_ATTEMPTS
+    lab.clock.offset += WINDOW_SECONDS
+    ada.send(Explain(ref=2, **question))
+    assert (await ada.receive(Explained)).code == Code.CONDITION_FAILED
 
 
 async def test_messages_in_the_next_window_are_taken_again(small: World) -> None:
