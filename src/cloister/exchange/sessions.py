@@ -34,6 +34,8 @@ from cloister.trust.types import TicketClaims
 DUE_PER_TURN = 100  # sessions that the clock has looked at between two turns of the loop
 RETRY_SECONDS = 2.0  # a session that could not be renewed is looked at again
 QUESTIONS_PER_CLIENT = 64
+QUESTIONS_AT_ONCE = 64  # that are decided again at every change; more of them
+QUESTION_SECONDS = 0.0005  # apart for each, so that whoever asks much and changes much takes no more than a part of the loop
 EXPLAINED_TO_LINK = 100  # answers in ten seconds that say to one client what failed; beyond, the reason alone
 EXPLAINED = 100  # sessions ended within a second that are each told what failed; beyond, the reason alone
 
@@ -77,6 +79,7 @@ class Sessions:
         self.on_limit: Callable[[LiveSession], None] = lambda _: None
         self.arrivals = Arrivals(state, clock)
         self._questions: dict[tuple[int, int], _Question] = {}  # by link and ref
+        self._answered_at, self._owes_answers = 0.0, False
         self._explained, self._explained_at = 0, 0  # how many in which second
 
     # ------------------------------------------------------------ from clients
@@ -135,7 +138,11 @@ class Sessions:
 
     def answer_open_questions(self) -> None:
         """Something changed: what was refused until then may be allowed now."""
-        now = self._clock()
+        now, many = self._clock(), len(self._questions)
+        self._owes_answers = many > QUESTIONS_AT_ONCE and abs(now - self._answered_at) < many * QUESTION_SECONDS
+        if self._owes_answers:
+            return
+        self._answered_at = now
         for key, question in list(self._questions.items()):
             del self._questions[key]
             if question.until > now and self._switchboard.of_agent(question.link.agent) is question.link:
@@ -239,6 +246,8 @@ class Sessions:
         """
         for key in [key for key, question in self._questions.items() if question.until <= now]:
             del self._questions[key]
+        if self._owes_answers:
+            self.answer_open_questions()
         self._ask_again(self.arrivals.take_overdue(now))
         due = self._book.take_due(now, DUE_PER_TURN)
         over = [session for session in due if now >= session.ends_at]

@@ -9,12 +9,13 @@ import pytest
 from tests.unit.exchange.conftest import Agent, Api, World, eventually
 from tests.unit.exchange.test_evidence import want
 
-from cloister.exchange import approvals
+from cloister.exchange import approvals, sessions
 from cloister.exchange.backup import DATABASE, restore_backup, write_backup
 from cloister.exchange.state import load_state
 from cloister.model.messages.from_agent import ListRequests, RequestAccess, WantSession, WithdrawRequest
 from cloister.model.messages.from_exchange import EndSession, OwnRequests, Refused, Requested, Session
 from cloister.model.reasons import Code
+from cloister.policy.decide import decide as policy_decide
 from cloister.store import sessions as session_rows
 from cloister.store.requests import list_requests
 from cloister.store.service import Change, Store
@@ -271,6 +272,32 @@ async def test_what_is_over_makes_room_and_what_waits_does_not(lab: World, monke
     await bea.ok("POST", f"/requests/{first.id}/deny", json={})
     assert isinstance(await _ask(ada), Requested)
     assert len(lab.running.state.requests) == 1
+
+
+async def test_case_33_many_questions_are_not_decided_again_at_every_change(lab: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few clients that ask much and report much would take the whole loop."""
+    monkeypatch.setattr(sessions, "QUESTIONS_AT_ONCE", 0)
+    monkeypatch.setattr(sessions, "QUESTION_SECONDS", 60.0)
+    decided: list[float] = []
+
+    def decide(*arguments: Any) -> Any:
+        decided.append(arguments[-1])
+        return policy_decide(*arguments)
+
+    ada, bea = await _world(lab)
+    request = await _ask(ada)
+    assert isinstance(request, Requested)
+    assert (await want(ada, 1)).code == Code.APPROVAL_REQUIRED
+    lab.clock.freeze()
+    lab.running.verifier.check((), Code.POLICY_CHANGED)
+    monkeypatch.setattr(sessions, "decide", decide)
+    for _ in range(10):
+        lab.running.verifier.check((), Code.POLICY_CHANGED)
+    assert decided == []
+    await bea.ok("POST", f"/requests/{request.id}/approve", json={})
+    lab.clock.offset += 60
+    assert (await ada.receive(Session)).ref == 1
+    assert len(decided) == 1
 
 
 # ------------------------------------------------------------------ kill switches on more than people
